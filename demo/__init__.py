@@ -1,0 +1,1 @@
+"""The ConnectPro demo: support tickets of a made-up product, the adapter trained on them, and their stored answers."""

@@ -1,0 +1,114 @@
+"""What answers: Request in, events out. The protocol that the local, the scripted and the remote engine share.
+
+Light: importing this file imports no torch. Must not know reviewers, studies or the database.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ft.specs import DecodeSpec
+
+BASE = "__base__"
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row to answer. `adapter` is the internal name of a loaded adapter, or BASE."""
+
+    id: str
+    messages: tuple[Message, ...]
+    adapter: str = BASE
+    decode: DecodeSpec = field(default_factory=DecodeSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of one row. All rows of one `generate` call advance in step, one token a step."""
+
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A row is complete. `text` is the whole answer; `adapter` is the arm that really ran."""
+
+    request_id: str
+    text: str
+    adapter: str
+    prompt_tokens: int
+    new_tokens: int
+    finish: Literal["stop", "length"]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A row ended without an answer. `error` is a sentence fit to show."""
+
+    request_id: str
+    error: str
+
+
+Event = Delta | Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`state` loading | ready | failed, with words and a share 0..1 for the progress bar."""
+
+    state: Literal["loading", "ready", "failed"]
+    message: str
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Enough to say which model answered. `reasons` says why each resolved choice was made."""
+
+    base: str
+    base_hash: str
+    template_hash: str
+    device: str
+    dtype: str
+    quantisation: str
+    context_length: int
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Thread-safe: any thread may call any method; one inference thread of the engine's own touches the model."""
+
+    def status(self) -> Status: ...
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Block until ready. Raises Unavailable when loading failed or the time is over."""
+
+    def identity(self) -> Identity:
+        """Raises Unavailable until ready."""
+
+    def adapters(self) -> dict[str, str]:
+        """Loaded adapters: internal name -> content hash."""
+
+    def load(self, name: str, folder: Path) -> None:
+        """Bring an adapter in beside the others. Raises UserError; on failure nothing stays registered."""
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter once no row uses it. Unknown names are ignored."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """Answer all requests as one mixed batch; closing the iterator cancels its rows. Order of rows is kept by id, not by position.
+
+        Each request ends in exactly one Done or Failed. Unknown adapters, too long prompts and empty prompts end in Failed.
+        """
+
+    def close(self) -> None: ...

@@ -1,0 +1,128 @@
+"""Frozen settings of decoding, LoRA and training. `problems(spec)` lists everything wrong at once, in words.
+
+Light: standard library only. Must not know torch, the database or the screens.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
+
+from ft.errors import BadInput
+
+ALL_LINEAR = "all-linear"
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of `value` as canonical JSON: the identity of any settings."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Spec:
+    """Reading and writing shared by all specs: unknown names are refused, nothing is coerced silently."""
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(raw) - known)
+        if unknown:
+            raise BadInput(f"Unknown setting {', '.join(unknown)}. Known settings: {', '.join(sorted(known))}.")
+        return cls(**raw)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def with_(self, **changes: Any) -> Self:
+        return replace(self, **changes)  # type: ignore[type-var]
+
+    @property
+    def hash(self) -> str:
+        return digest(self.to_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpec(_Spec):
+    """How an answer is decoded. `temperature` 0 is greedy; `seed` matters only above 0."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        checks = [
+            (1 <= self.max_new_tokens <= 4096, f"max_new_tokens is {self.max_new_tokens}: choose 1 to 4096."),
+            (0 <= self.temperature <= 2, f"temperature is {self.temperature}: choose 0 (greedy) to 2."),
+            (0 < self.top_p <= 1, f"top_p is {self.top_p}: choose above 0, up to 1."),
+            (0.5 <= self.repetition_penalty <= 2, f"repetition_penalty is {self.repetition_penalty}: choose 0.5 to 2."),
+        ]
+        return [message for good, message in checks if not good]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec(_Spec):
+    """The adapter to train. `targets` is "all-linear" or a list of module names such as q_proj."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | tuple[str, ...] = ALL_LINEAR
+    rslora: bool = False
+    dora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec(_Spec):
+    """One training run, whole: the same JSON from the screen, from a file and in the run directory."""
+
+    name: str = "adapter"
+    lora: LoraSpec = field(default_factory=LoraSpec)
+    learning_rate: float = 2e-4
+    epochs: float = 3.0
+    max_steps: int = 0  # 0: by epochs
+    batch_size: int = 4
+    accumulation: int = 2
+    max_length: int = 512
+    warmup: float = 0.1  # share of the steps
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    quantisation: str = "none"  # none | 8bit | 4bit
+    evaluations: int = 6  # validation points over the run
+    patience: int = 3  # evaluations without improvement before stopping; 0: never
+    seed: int = 7
+    system_prompt: str = ""
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        raw = dict(raw)
+        if isinstance(raw.get("lora"), dict):
+            lora = dict(raw["lora"])
+            if isinstance(lora.get("targets"), list):
+                lora["targets"] = tuple(lora["targets"])
+            raw["lora"] = LoraSpec.from_dict(lora)
+        return super(TrainSpec, cls).from_dict(raw)
+
+    def problems(self) -> list[str]:
+        """Every problem at once, each a sentence naming the setting, its value and what would do."""
+        lora = self.lora
+        checks = [
+            (bool(self.name.strip()), "name is empty: give the adapter a name."),
+            (1 <= lora.rank <= 256, f"rank is {lora.rank}: choose 1 to 256 (8 to 32 is usual)."),
+            (0 < lora.alpha <= 4 * max(lora.rank, 1), f"alpha is {lora.alpha}: choose above 0, at most 4 x rank (2 x rank is usual)."),
+            (0 <= lora.dropout < 1, f"dropout is {lora.dropout}: choose 0 up to, not including, 1."),
+            (lora.targets == ALL_LINEAR or bool(lora.targets), "targets is empty: choose all-linear or name modules."),
+            (1e-6 <= self.learning_rate <= 5e-3, f"learning_rate is {self.learning_rate}: choose 1e-6 to 5e-3 (1e-4 to 2e-4 is usual for LoRA)."),
+            (0 < self.epochs <= 50, f"epochs is {self.epochs}: choose above 0, up to 50 (1 to 5 is usual)."),
+            (self.max_steps >= 0, f"max_steps is {self.max_steps}: choose 0 (by epochs) or more."),
+            (1 <= self.batch_size <= 256, f"batch_size is {self.batch_size}: choose 1 to 256."),
+            (1 <= self.accumulation <= 256, f"accumulation is {self.accumulation}: choose 1 to 256."),
+            (32 <= self.max_length <= 131072, f"max_length is {self.max_length}: choose 32 to 131072 tokens."),
+            (0 <= self.warmup < 1, f"warmup is {self.warmup}: choose 0 up to, not including, 1 (a share of the steps)."),
+            (self.schedule in ("cosine", "linear", "constant"), f"schedule is {self.schedule!r}: choose cosine, linear or constant."),
+            (self.quantisation in ("none", "8bit", "4bit"), f"quantisation is {self.quantisation!r}: choose none, 8bit or 4bit."),
+            (1 <= self.evaluations <= 100, f"evaluations is {self.evaluations}: choose 1 to 100."),
+            (self.patience >= 0, f"patience is {self.patience}: choose 0 (never stop early) or more."),
+        ]
+        return [message for good, message in checks if not good]

@@ -1,0 +1,1 @@
+"""The database: tables, sessions, queries, migrations. Knows nothing of models or screens."""
