@@ -113,7 +113,7 @@ class TrainSpec(_Spec):
             (0 < lora.alpha <= 4 * max(lora.rank, 1), f"alpha is {lora.alpha}: choose above 0, at most 4 x rank (2 x rank is usual)."),
             (0 <= lora.dropout < 1, f"dropout is {lora.dropout}: choose 0 up to, not including, 1."),
             (lora.targets == ALL_LINEAR or bool(lora.targets), "targets is empty: choose all-linear or name modules."),
-            (1e-6 <= self.learning_rate <= 5e-3, f"learning_rate is {self.learning_rate}: choose 1e-6 to 5e-3 (1e-4 to 2e-4 is usual for LoRA)."),
+            (1e-6 <= self.learning_rate <= 5e-3, f"learning_rate is {self.learning_rate}: choose 1e-6 to 5e-3 (1e-4 to 2e-4 is usual)."),
             (0 < self.epochs <= 50, f"epochs is {self.epochs}: choose above 0, up to 50 (1 to 5 is usual)."),
             (self.max_steps >= 0, f"max_steps is {self.max_steps}: choose 0 (by epochs) or more."),
             (1 <= self.batch_size <= 256, f"batch_size is {self.batch_size}: choose 1 to 256."),
