@@ -1,0 +1,86 @@
+"""What every test shares: an isolated home, a migrated database, the embedded base model, and a browser.
+
+In CI a missing browser, WordNet or model is a failure, never a skip.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+IN_CI = bool(os.environ.get("CI"))
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def missing(what: str, cure: str) -> None:
+    """Fail in CI, skip elsewhere, with the cure in the reason."""
+    (pytest.fail if IN_CI else pytest.skip)(f"{what} is missing: {cure}")
+
+
+def shared(*parts: str) -> Path:
+    """A file of the shared real data; skips with the reason where the folder is not beside the checkout."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"shared data {'/'.join(parts)} is not beside this checkout")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own; no TIEBREAK_ setting of the machine reaches a test."""
+    for name in [n for n in os.environ if n.startswith("TIEBREAK_") and n not in ("TIEBREAK_FULL", "TIEBREAK_WHEEL")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("TIEBREAK_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture()
+def db(home: Path) -> Iterator[Any]:
+    from storage.database import Database
+
+    database = Database(f"sqlite:///{home / 'tiebreak.db'}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def base_folder() -> Path:
+    """The embedded 135M base, converted once and kept in the checkout's .cache folder."""
+    from ft.embedded import fetch_embedded
+
+    folder = ROOT / ".cache" / "embedded"
+    fetch_embedded(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of Debian's Chromium (or Chrome)."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    missing("Chromium", "apt install chromium")
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """One headless Chromium for the session; each test opens contexts of its own."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    with sync_playwright() as play:
+        instance = play.chromium.launch(executable_path=chromium, args=flags)
+        yield instance
+        instance.close()
