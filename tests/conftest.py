@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def db(home: Path) -> Iterator[Any]:
     from storage.database import Database
 
