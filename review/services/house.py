@@ -1,0 +1,136 @@
+"""The house: settings, database, engine and every service, built once and handed to the web process and to the commands.
+
+The engine is opened by whoever first needs an answer from it, never by building the house. Must not know screens or HTTP.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ft.engine import Engine, Event, Identity, Request, Status
+from ft.errors import Unavailable
+from review.services.adapters import Adapters
+from review.services.answers import Answers
+from review.services.boards import Boards
+from review.services.comparisons import Comparisons
+from review.services.library import Library
+from review.services.people import People
+from review.services.studies import Studies
+from review.services.training import Training
+from review.settings import Settings
+from storage.database import Database
+from storage.errors import DatabaseError
+
+
+class EngineOnDemand:
+    """An Engine that is opened at its first use. Asking for its status never opens it."""
+
+    def __init__(self, opener: Callable[[], Engine]) -> None:
+        self._opener = opener
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> Engine:
+        """Open the engine now and return at once; its weights come in a thread of its own."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._opener()
+            return self._engine
+
+    def status(self) -> Status:
+        return self._engine.status() if self._engine else Status("loading", "The model has not been asked for yet.")
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        self.open().wait_ready(timeout)
+
+    def identity(self) -> Identity:
+        return self.open().identity()
+
+    def adapters(self) -> dict[str, str]:
+        return self._engine.adapters() if self._engine else {}
+
+    def load(self, name: str, folder: Path) -> None:
+        self.open().load(name, folder)
+
+    def unload(self, name: str) -> None:
+        if self._engine:
+            self._engine.unload(name)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        return self.open().generate(requests)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._engine:
+                self._engine.close()
+
+
+@dataclass(frozen=True)
+class House:
+    """Everything a screen, a command or a background job may use."""
+
+    settings: Settings
+    db: Database
+    engine: EngineOnDemand
+    people: People
+    library: Library
+    answers: Answers
+    adapters: Adapters
+    studies: Studies
+    comparisons: Comparisons
+    boards: Boards
+    training: Training
+
+
+def build(settings: Settings, db: Database, engine: Engine) -> House:
+    """Connect the services. Opens nothing."""
+    engine = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda chosen=engine: chosen)  # type: ignore[misc]
+    library = Library(db)
+    return House(
+        settings=settings,
+        db=db,
+        engine=engine,
+        people=People(db),
+        library=library,
+        answers=Answers(db, engine),
+        adapters=Adapters(db, settings.home, engine),
+        studies=Studies(db),
+        comparisons=Comparisons(db),
+        boards=Boards(db),
+        training=Training(db, settings.home, library),
+    )
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine the settings ask for. Returns at once; raises Unavailable where its files are missing."""
+    from ft.engines import open_engine
+
+    return open_engine(settings)
+
+
+def open_database(settings: Settings) -> Database:
+    """The migrated database of the data folder. Raises Unavailable, in words, when it cannot be opened or is not ours."""
+    for name in ("", "bases", "adapters", "runs", "quarantine", "exports"):
+        settings.folder(*([name] if name else []))
+    try:
+        db = Database(settings.database_url)
+        db.migrate()
+    except DatabaseError as error:
+        raise Unavailable(str(error)) from error
+    return db
+
+
+@contextmanager
+def open_house(settings: Settings) -> Iterator[House]:
+    """The house for as long as the block runs; files made inside it are private to the owner (umask 077)."""
+    os.umask(0o077)
+    db = open_database(settings)
+    house = build(settings, db, EngineOnDemand(lambda: engine_of(settings)))
+    try:
+        yield house
+    finally:
+        house.engine.close()
+        db.close()
