@@ -26,8 +26,20 @@ class BlindPair:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to judge now. `message` says why and what happens next."""
+
+    message: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote as sent. `key` is made by the client for each intended vote: the same key twice is one vote."""
+    """One vote as sent. `key` is made by the client for each intended vote: the same key twice is one vote.
+
+    `revises` is the revision this vote replaces: 0 for a first vote, else the last receipt's revision.
+    """
 
     assignment: str
     choice: Choice
@@ -35,6 +47,7 @@ class Ballot:
     comment: str = ""
     reasons: tuple[str, ...] = ()
     criteria: dict[str, str] = field(default_factory=dict)
+    revises: int = 0
 
 
 @dataclass(frozen=True, slots=True)
