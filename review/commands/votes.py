@@ -1,0 +1,141 @@
+"""`tiebreak study`, `votes` and `review`: declare a comparison, vote blind in the terminal, take the votes out."""
+
+import csv
+import json
+import secrets
+import sys
+from typing import Annotated
+
+import typer
+
+from ft.errors import NotFound
+from review.commands.terminal import AsJson, emit_json, house, plain, say, table
+from review.protocol.ballots import Ballot, BlindPair, Choice
+
+study = typer.Typer(no_args_is_help=True, help="Studies: a declared comparison of arms, fixed before the first vote.")
+votes = typer.Typer(no_args_is_help=True, help="Votes: count them, take them out.")
+Name = Annotated[str, typer.Argument(help="Name of the study.")]
+KEYS: dict[str, Choice] = {"1": "left", "2": "right", "3": "tie", "4": "both_bad"}
+
+
+@study.command("list")
+def list_studies(as_json: AsJson = False) -> None:
+    """Every study and its state."""
+    with house() as open_house:
+        found = open_house.studies.studies()
+    if as_json:
+        emit_json(found)
+    else:
+        rows = [(s.name, s.state, s.set_name, ", ".join(s.arms)) for s in found]
+        table(("study", "state", "prompt set", "arms"), rows, "No study yet. Create one: tiebreak study create NAME --set SET --arm A --arm B")
+
+
+@study.command()
+def create(
+    name: Name,
+    set_name: Annotated[str, typer.Option("--set", help="Prompt set to judge on.")],
+    arms: Annotated[list[str], typer.Option("--arm", help="An arm; give at least two.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    votes_per_pair: Annotated[int, typer.Option(help="How many reviewers judge each pair.")] = 1,
+    open_now: Annotated[bool, typer.Option("--open", help="Open it for votes at once.")] = False,
+) -> None:
+    """Declare a study. Its arms need stored answers first (tiebreak answer)."""
+    with house() as open_house:
+        open_house.studies.create(name, set_name, list(arms), split=split, votes_per_pair=votes_per_pair, by=None)
+        if open_now:
+            open_house.studies.open(name, by=None)
+    say(f"“{name}” is {'open for votes' if open_now else 'a draft; open it with: tiebreak study open'}.")
+
+
+@study.command("open")
+def open_study(name: Name) -> None:
+    """Open a draft or paused study for votes; from now on it cannot be changed."""
+    with house() as open_house:
+        open_house.studies.open(name, by=None)
+    say(f"“{name}” is open for votes.")
+
+
+@study.command()
+def pause(name: Name) -> None:
+    """Stop handing out pairs for now."""
+    with house() as open_house:
+        open_house.studies.pause(name, by=None)
+    say(f"“{name}” is paused.")
+
+
+@study.command()
+def close(name: Name) -> None:
+    """Close a study for good."""
+    with house() as open_house:
+        open_house.studies.close(name, by=None)
+    say(f"“{name}” is closed.")
+
+
+@study.command()
+def status(name: Name, as_json: AsJson = False) -> None:
+    """How far a study is, and what it says so far."""
+    with house() as open_house:
+        progress, result = open_house.studies.progress(name), open_house.studies.result(name)
+    if as_json:
+        emit_json({"progress": progress, "result": result})
+        return
+    say(f"{progress.votes} votes of {progress.needed} wanted. {result.verdict.words}")
+    rows = [(a.arm, f"{a.win_rate.value:.0%} [{a.win_rate.low:.0%}, {a.win_rate.high:.0%}]", a.votes) for a in result.arms]
+    table(("arm", "blind win rate", "votes"), rows, "No vote yet.")
+
+
+@votes.command("export")
+def export(
+    name: Name, form: Annotated[str, typer.Option("--format", help="csv (safe in a spreadsheet) or jsonl (exact).")] = "jsonl"
+) -> None:
+    """Print every vote of a study with its arms, prompt and answers."""
+    with house() as open_house:
+        rows = [plain(row) for row in open_house.comparisons.export_votes(name)]
+    if form == "jsonl":
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
+
+
+def spreadsheet_safe(value: object) -> str:
+    """A cell that no spreadsheet runs as a formula: a leading = + - @ tab or return gets an apostrophe before it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+@votes.command("list")
+def count(as_json: AsJson = False) -> None:
+    """How many votes each study has."""
+    with house() as open_house:
+        found = [(s.name, s.state, open_house.studies.progress(s.name)) for s in open_house.studies.studies()]
+    if as_json:
+        emit_json([{"study": name, "state": state, "votes": p.votes, "needed": p.needed} for name, state, p in found])
+    else:
+        table(("study", "state", "votes", "wanted"), [(n, s, p.votes, p.needed) for n, s, p in found], "No study yet, so no vote.")
+
+
+def review(person: Annotated[str, typer.Option("--as", help="Name of a reviewer.")]) -> None:
+    """Vote blind in the terminal: the same pairs, the same rules, no browser."""
+    with house() as open_house:
+        user = open_house.people.user(person)
+        if user is None or user.role != "reviewer":
+            raise NotFound(f"{person} is not a reviewer here. See `tiebreak users list`.")
+        while True:
+            pair = open_house.comparisons.next_pair(user.id)
+            if not isinstance(pair, BlindPair):
+                say(pair.message)
+                return
+            show_pair(pair)
+            key = typer.prompt("1 left better · 2 right better · 3 both good · 4 both bad · q stop").strip()
+            if key == "q":
+                return
+            if key in KEYS:
+                open_house.comparisons.vote(user.id, Ballot(pair.assignment, KEYS[key], key=secrets.token_urlsafe(16)))
+
+
+def show_pair(pair: BlindPair) -> None:
+    say(f"\n{pair.done + 1} of {pair.total}\n\n{pair.prompt}\n\n── LEFT\n{pair.left}\n\n── RIGHT\n{pair.right}\n")
