@@ -25,10 +25,9 @@ def list_adapters(as_json: AsJson = False) -> None:
     if as_json:
         emit_json({"in_use": in_use, "adapters": found})
         return
-    rows = [
-        (a.name, "in use" if a.name == in_use else "", a.status, "in memory" if a.resident else "on disk", a.method, a.rank, f"{a.bytes >> 10} KB")
-        for a in found
-    ]
+    marks = {in_use: "in use"}
+    where = {True: "in memory", False: "on disk"}
+    rows = [(a.name, marks.get(a.name), a.status, where[a.resident], a.method, a.rank, f"{a.bytes >> 10} KB") for a in found]
     empty = "No adapter yet. Train one (tiebreak train) or add a folder (tiebreak adapters add PATH --name NAME)."
     table(("adapter", "", "status", "where", "method", "rank", "size"), rows, empty)
 
@@ -41,7 +40,8 @@ def add(
     """Vet an adapter and register it."""
     with house() as open_house:
         added = open_house.adapters.register(path, name or path.stem, by=None)
-    say(f"{added.name} is registered: {added.method}, rank {added.rank}, {added.bytes >> 10} KB. Load it: tiebreak adapters load {added.name}")
+    facts = f"{added.method}, rank {added.rank}, {added.bytes >> 10} KB"
+    say(f"{added.name} is registered: {facts}. Load it: tiebreak adapters load {added.name}")
 
 
 @adapters.command()

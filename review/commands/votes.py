@@ -27,7 +27,8 @@ def list_studies(as_json: AsJson = False) -> None:
         emit_json(found)
     else:
         rows = [(s.name, s.state, s.set_name, ", ".join(s.arms)) for s in found]
-        table(("study", "state", "prompt set", "arms"), rows, "No study yet. Create one: tiebreak study create NAME --set SET --arm A --arm B")
+        empty = "No study yet. Create one: tiebreak study create NAME --set SET --arm A --arm B"
+        table(("study", "state", "prompt set", "arms"), rows, empty)
 
 
 @study.command()
