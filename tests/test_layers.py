@@ -82,7 +82,11 @@ CASES = {
         ("review.screens", "review.services", "review.protocol.ballots", "ft.errors", "ft.specs"),
         {"sqlmodel", "sqlalchemy", "alembic"} | TORCH_FAMILY,
     ),
-    "commands": ("review/commands", ("review.commands", "review.services", "review.settings", "review.protocol.ballots", "ft"), {"gradio", "sqlmodel"} | TORCH_FAMILY),
+    "commands": (
+        "review/commands",
+        ("review.commands", "review.services", "review.settings", "review.protocol.ballots", "ft"),
+        {"gradio", "sqlmodel", "sqlalchemy"} | TORCH_FAMILY,
+    ),
     "ft": ("ft", ("ft",), {"gradio", "sqlmodel", "sqlalchemy", "fastapi"}),
 }
 
