@@ -16,9 +16,10 @@ VOIDED = "This pair cannot be compared and was set aside. Go on with the next pa
 
 # Names no support answer uses for anything but a language model or its maker.
 MODEL_NAMES = (
-    "SmolLM", "Hugging Face", "Llama", "TinyLlama", "Vicuna", "OpenAI", "ChatGPT", "GPT-2", "GPT-3", "GPT-3.5", "GPT-4", "GPT-4o", "GPT-5",
-    "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind", "Gemma", "Meta AI", "Cohere AI",
-    "EleutherAI", "Pythia", "StableLM", "Stability AI", "WizardLM", "xAI", "Moonshot AI", "ChatGLM", "InternLM", "OLMo", "Nemotron",
+    "SmolLM", "Hugging Face", "Llama", "TinyLlama", "Vicuna", "OpenAI", "ChatGPT", "GPT-2", "GPT-3", "GPT-3.5", "GPT-4", "GPT-4o",
+    "GPT-5", "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind", "Gemma",
+    "Meta AI", "Cohere AI", "EleutherAI", "Pythia", "StableLM", "Stability AI", "WizardLM", "xAI", "Moonshot AI", "ChatGLM",
+    "InternLM", "OLMo", "Nemotron",
 )  # fmt: skip
 # Names that are also products or ordinary words ("sign in with Google"): a tell only where the answer speaks of itself.
 _MAKERS = (
@@ -33,9 +34,10 @@ _SELF = (
     rf"\b{_MAKERS}'s (?:large )?(?:ai|language) (?:model|assistant)",
 )
 # Words people use as arm names that name nothing by themselves.
-_SAY_NOTHING = frozenset(
-    "base human adapter model tuned demo test new old agent support assistant baseline default candidate current final reference".split()
-)
+_SAY_NOTHING = {
+    "base", "human", "adapter", "model", "tuned", "demo", "test", "new", "old", "agent", "support", "assistant", "baseline", "default",
+    "candidate", "current", "final", "reference",
+}  # fmt: skip
 _LOOKALIKES = str.maketrans("авеіјкмнорсԛѕтухьαβεικνορτυχ’‘ʼ‐‑‒–—−_", "abeijkmhopcqstyxbabeiknoptux'''-------")
 
 

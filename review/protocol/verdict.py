@@ -1,0 +1,139 @@
+"""The decision rule in, the verdict out, in plain words: Ship, Hold, or not enough votes yet (about N more).
+
+Pure. Must not know the database, the models or the screens.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from review.protocol.ranking import WinRate, log_e_value
+
+Kind = Literal["ship", "hold", "more"]
+FAR = 5_000  # votes; beyond this the arms are as good as equal
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Fixed before the first vote. Shares are 0..1; `e_value` is the evidence asked for (20: wrong at most once in 20 equal arms)."""
+
+    min_win_rate: float = 0.55
+    max_both_bad: float = 0.3
+    min_votes: int = 20
+    min_reviewers: int = 1
+    e_value: float = 20.0
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        """Raises ValueError for unknown names."""
+        unknown = sorted(set(raw) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"Unknown rule setting {', '.join(unknown)}. Known: {', '.join(f.name for f in fields(cls))}.")
+        return cls(**raw)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def problems(self) -> list[str]:
+        """Everything wrong at once, each a sentence naming the setting, its value and what would do."""
+        checks = [
+            (_number(self.min_win_rate, 0.5, 0.99), f"min_win_rate is {self.min_win_rate}: choose 0.5 to 0.99."),
+            (_number(self.max_both_bad, 0, 1), f"max_both_bad is {self.max_both_bad}: choose 0 to 1."),
+            (_whole(self.min_votes), f"min_votes is {self.min_votes}: choose 1 or more."),
+            (_whole(self.min_reviewers), f"min_reviewers is {self.min_reviewers}: choose 1 or more."),
+            (_number(self.e_value, 1, 1e6), f"e_value is {self.e_value}: choose 1 to 1000000 (20 is usual)."),
+        ]
+        return [message for good, message in checks if not good]
+
+
+def _number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`votes_needed` is about how many more votes would settle it: 0 when settled."""
+
+    kind: Kind
+    words: str
+    votes_needed: int = 0
+
+
+def decide(rule: Rule, rate: WinRate, wins: int, decisive: int) -> Verdict:
+    """The verdict on one arm against the arm it should beat; `wins` of `decisive` as `ranking.first_decisive` counts them."""
+    short = max(rule.min_votes - rate.votes, 0)
+    if not rate.votes:
+        return Verdict("more", f"No votes yet: {_votes(rule.min_votes)} needed at least.", rule.min_votes)
+    if short or rate.reviewers < rule.min_reviewers:
+        return _short(rule, rate, short)
+    if rate.both_bad_share > rule.max_both_bad:
+        return _too_bad(rule, rate)
+    proven = log_e_value(wins, decisive) >= math.log(rule.e_value)
+    if proven and 2 * wins < decisive:
+        return Verdict("hold", f"Hold: reviewers prefer the other answers ({_percent(1 - rate.value)} against {_percent(rate.value)}).")
+    if proven and rate.value >= rule.min_win_rate:
+        return Verdict("ship", f"Ship: it wins {_percent(rate.value)} of the votes, and that is very unlikely to be chance.")
+    if proven and rate.high < rule.min_win_rate:
+        return Verdict(
+            "hold", f"Hold: better, but {_percent(rate.value)} is less than the {_percent(rule.min_win_rate)} that was asked for."
+        )
+    return _undecided(rule, rate, wins, decisive, proven)
+
+
+def _short(rule: Rule, rate: WinRate, short: int) -> Verdict:
+    people = rule.min_reviewers - rate.reviewers
+    needed = max(short, 1)
+    asked = [f"about {needed} more"] if short else []
+    if people > 0:
+        asked.append(f"{people} more {'reviewer' if people == 1 else 'reviewers'}")
+    return Verdict("more", f"Not enough votes yet ({' and '.join(asked)}).", needed)
+
+
+def _too_bad(rule: Rule, rate: WinRate) -> Verdict:
+    """Holds once the share is above the limit beyond chance (one-sided 95 % by prompts)."""
+    limit, share, n = rule.max_both_bad, rate.both_bad_share, max(rate.prompts, 1)
+    if share - 1.645 * math.sqrt(max(share * (1 - share), 0.0) / n) > limit:
+        return Verdict("hold", f"Hold: both answers were bad in {_percent(share)} of the votes, more than the {_percent(limit)} allowed.")
+    needed = math.ceil(2.7 * share * (1 - share) / max(share - limit, 0.01) ** 2) - rate.votes
+    return _more("both answers are often bad, and it is not yet clear how often", max(needed, 1))
+
+
+def _undecided(rule: Rule, rate: WinRate, wins: int, decisive: int, proven: bool) -> Verdict:
+    if proven:
+        gap = max(rule.min_win_rate - rate.value, 0.01)
+        return _more(
+            "better, but not yet clear by how much", max(math.ceil(rate.votes * ((rate.high - rate.value) / gap) ** 2) - rate.votes, 1)
+        )
+    return _more("the difference could still be chance", _votes_to_evidence(rule, rate, wins, decisive))
+
+
+def _votes_to_evidence(rule: Rule, rate: WinRate, wins: int, decisive: int) -> int:
+    """Votes until the evidence suffices if the rest goes like the votes so far, of which some are ties or fall on known prompts."""
+    share = (wins + 1) / (decisive + 2)
+    needed, target = decisive + 1, math.log(rule.e_value)
+    while needed < FAR and log_e_value(share * needed, needed) < target:
+        needed += max(1, needed // 50)
+    return max(1, math.ceil((needed - decisive) * rate.votes / max(decisive, 1)))
+
+
+def _more(why: str, needed: int) -> Verdict:
+    if needed >= FAR:
+        return Verdict("more", "Not enough votes yet: so far the two are about equal, and thousands more would be needed to tell.", needed)
+    return Verdict("more", f"Not enough votes yet (about {_round(needed)} more): {why}.", _round(needed))
+
+
+def _round(votes: int) -> int:
+    step = 1 if votes < 20 else 5 if votes < 100 else 10 if votes < 1000 else 100
+    return math.ceil(votes / step) * step
+
+
+def _votes(count: int) -> str:
+    return f"{count} {'vote' if count == 1 else 'votes'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
