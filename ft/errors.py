@@ -5,6 +5,7 @@
     ├── NotFound        the thing named does not exist (404)
     ├── Refused         the person may not do that, or not now (403)
     ├── Conflict        it clashes with what is already there (409)
+    ├── TooMany         too many attempts; wait (429)
     ├── Busy            try again in a moment (503)
     └── Unavailable     a model, a disk, a program or a server is missing or broken (503)
 
@@ -32,6 +33,10 @@ class Refused(UserError):
 
 class Conflict(UserError):
     status = 409
+
+
+class TooMany(UserError):
+    status = 429
 
 
 class Busy(UserError):

@@ -1,0 +1,38 @@
+"""`python -m storage.revise "what changes"`: write the Alembic revision that turns the newest schema into the declared tables.
+
+For developers, run after a change of `storage/tables.py`; read the file before committing it. New NOT NULL columns need a server default.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from storage import migrating
+from storage.database import Database
+
+
+def revise(message: str) -> Path:
+    """The new file, made against a fresh database in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/tiebreak.db")
+        script = ScriptDirectory.from_config(migrating.config())
+        number = f"{len(list(script.walk_revisions())) + 1:04d}"
+        if script.get_heads():
+            database.migrate()
+        with database.write() as session:
+            config = migrating.config(session.connection())
+            made = command.revision(config, message, autogenerate=True, rev_id=number)
+        database.close()
+    path = Path(made.path)  # type: ignore[union-attr]
+    path.write_text("".join(line for line in path.open() if "# ###" not in line))
+    for tidy in (["format"], ["check", "--fix"]):
+        subprocess.run([sys.executable, "-m", "ruff", *tidy, "--quiet", str(path)], check=True)
+    return path
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{revise(' '.join(sys.argv[1:]) or 'change')}\n")
