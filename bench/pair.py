@@ -17,11 +17,9 @@ TOKENS = 48
 
 def requests(count: int) -> list[Request]:
     decode = DecodeSpec(max_new_tokens=TOKENS)
-    return [
-        Request(f"{number}-{arm}", (Message("system", "Answer briefly."), Message("user", f"Explain topic number {number} at length.")), arm, decode)
-        for number in range(count)
-        for arm in (BASE, "demo")
-    ]
+    system = Message("system", "Answer at length.")
+    asked = [(system, Message("user", f"Explain topic number {number}.")) for number in range(count)]
+    return [Request(f"{number}-{arm}", asked[number], arm, decode) for number in range(count) for arm in (BASE, "demo")]
 
 
 def tokens_per_second(engine: Engine, groups: list[list[Request]]) -> float:

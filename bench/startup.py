@@ -57,7 +57,8 @@ def app_seconds(home: str) -> float:
 
 def bare_seconds() -> float:
     port = free_port()
-    return seconds_to_page([sys.executable, "-c", BARE.format(port=port)], f"http://127.0.0.1:{port}/", {"GRADIO_ANALYTICS_ENABLED": "False"})
+    command = [sys.executable, "-c", BARE.format(port=port)]
+    return seconds_to_page(command, f"http://127.0.0.1:{port}/", {"GRADIO_ANALYTICS_ENABLED": "False"})
 
 
 def rows() -> list[Row]:
