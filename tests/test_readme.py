@@ -10,7 +10,8 @@ from review.settings import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-NOT_LISTED = re.compile(r"^(tests/|demo/tickets/|docs/screens/|storage/migrations/versions/|\.gitignore|\.dockerignore|LICENSE)|(^|/)__init__\.py$")
+FOLDERS_AS_ONE = r"^(tests|demo/tickets|docs/screens|storage/migrations/versions)/"
+NOT_LISTED = re.compile(FOLDERS_AS_ONE + r"|^(\.gitignore|\.dockerignore|LICENSE)$|(^|/)__init__\.py$")
 
 
 def tracked() -> list[str]:
