@@ -67,11 +67,11 @@ class Session(SQLModel, table=True):
 
 
 class SignInFailure(SQLModel, table=True):
-    """Failed password sign-ins, for the lock-out. `name` is what was typed, whether or not such a user exists."""
+    """Failed password sign-ins, for the lock-out, whether or not such a user exists. Hashed: people type passwords as names."""
 
     __tablename__ = "sign_in_failure"
     id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(index=True)
+    name_hash: str = Field(index=True)
     at: float = Field(default_factory=time.time)
 
 

@@ -6,8 +6,8 @@
         ...
 
 What comes out is a `ft.errors.UserError` and still the storage error it was, so a service that has something better to say may catch
-`storage.errors.Duplicate` inside the block or around it. `open_database(url)` gives a Database whose own `session()`, `write()`, `migrate()`
-and `backup()` do this already: the app is built with it, so that a service that forgets is clear too. Must not know screens or models.
+`storage.errors.Duplicate` around it. `open_database(url)` gives a Database whose own `session()`, `write()`, `migrate()` and `backup()`
+do this already: the app is built with it, so that a service that forgets is clear too. Must not know screens or models.
 """
 
 from collections.abc import Iterator
@@ -45,18 +45,21 @@ class DatabaseUnavailable(Unavailable, errors.DatabaseError):
     pass
 
 
-KINDS: tuple[type[UserError], ...] = (DatabaseBusy, AlreadyThere, KeptForGood, DatabaseFull, DatabaseAddress, DatabaseUnavailable)
+KINDS: tuple[tuple[type[errors.DatabaseError], type[UserError]], ...] = (
+    (errors.Locked, DatabaseBusy),
+    (errors.Duplicate, AlreadyThere),
+    (errors.Immutable, KeptForGood),
+    (errors.DiskFull, DatabaseFull),
+    (errors.BadUrl, DatabaseAddress),
+    (errors.DatabaseError, DatabaseUnavailable),
+)
 
 
 def for_people(error: errors.DatabaseError) -> UserError:
     """The same sentence as a UserError of the right kind."""
     if isinstance(error, UserError):
         return error
-    kind = next(kind for kind in KINDS if any(isinstance(error, base) for base in kind.__mro__ if base in _STORAGE_KINDS))
-    return kind(str(error))
-
-
-_STORAGE_KINDS = {kind.__bases__[1] for kind in KINDS}
+    return next(made for kind, made in KINDS if isinstance(error, kind))(str(error))
 
 
 @contextmanager

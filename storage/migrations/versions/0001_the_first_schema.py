@@ -22,12 +22,12 @@ def upgrade() -> None:
     op.create_table(
         "sign_in_failure",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name_hash", sa.String(), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sign_in_failure")),
     )
     with op.batch_alter_table("sign_in_failure", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_sign_in_failure_name"), ["name"], unique=False)
+        batch_op.create_index(batch_op.f("ix_sign_in_failure_name_hash"), ["name_hash"], unique=False)
 
     op.create_table(
         "user",
