@@ -1,0 +1,125 @@
+"""What follows a finished run: its adapter is registered, answers the test prompts, and is scored.
+
+Each step looks at what is there already, so it can be cut off anywhere and taken up again. Must not know torch, screens or run processes.
+"""
+
+import logging
+import re
+from pathlib import Path
+
+from ft.errors import UserError
+from ft.specs import TrainSpec
+from review.services.adapters import Adapters
+from review.services.answers import Answers
+from review.services.boards import Boards
+from review.services.faults import reading, writing
+from storage.database import Database
+from storage.queries import training as queries
+from storage.tables import Job, PromptSet, Run
+
+log = logging.getLogger(__name__)
+
+
+class AfterTraining:
+    """registered -> answered -> scored, kept in the run's `after`."""
+
+    def __init__(self, db: Database, adapters: Adapters, answers: Answers, boards: Boards) -> None:
+        self._db, self._adapters, self._answers, self._boards = db, adapters, answers, boards
+        self._given_up: set[str] = set()
+
+    def follow(self) -> None:
+        """Take every finished run one step further where that is possible. A run whose adapter is refused is tried once per process."""
+        with reading(self._db) as session:
+            waiting = list(queries.unfollowed(session))
+        for row in waiting:
+            if row.id in self._given_up:
+                continue
+            try:
+                self._step(row)
+            except UserError as error:
+                self._given_up.add(row.id)
+                self._say(row.id, f"What follows training stopped: {error}")
+            except Exception:
+                self._given_up.add(row.id)
+                log.exception("run %s could not be followed up", row.id)
+                self._say(row.id, "What follows training stopped on an unexpected error. The app's log has the details.")
+
+    def _step(self, row: Run) -> None:
+        if not row.after:
+            self._register(row)
+            self._mark(row.id, "registered")
+            return
+        kind, then = ("answer", "answered") if row.after == "registered" else ("score", "scored")
+        with reading(self._db) as session:
+            sets = list(queries.test_sets(session, row.snapshot_id))
+        if all([self._reached(row, kind, each) for each in sets]):  # a list: every set gets its job now, not one after the other
+            self._mark(row.id, then)
+
+    def _register(self, row: Run) -> None:
+        with reading(self._db) as session:
+            known = queries.adapter_of(session, row.id)
+            taken = queries.names_taken(session)
+        if known is None:
+            name = free_name(str(row.spec.get("name", "adapter")), taken)
+            self._adapters.register(Path(row.folder) / "adapter", name, row.created_by, title=f"Trained by run {row.id}", run_id=row.id)
+        self._answers.ensure_arms()
+
+    def _reached(self, row: Run, kind: str, prompt_set: PromptSet) -> bool:
+        """Whether this set is answered (or scored); starts the job for it when none is there."""
+        with reading(self._db) as session:
+            adapter = queries.adapter_of(session, row.id)
+            arm = queries.arm_of(session, adapter.id) if adapter and adapter.id else None
+            if arm is None or arm.id is None or prompt_set.id is None:
+                raise UserError("The run's adapter has no arm any more. Register its folder again under Adapters.")
+            if kind == "answer" and not queries.unanswered(session, arm.id, prompt_set.id):
+                return True
+            if kind == "score" and queries.is_scored(session, arm.id, prompt_set.id):
+                return True
+            job = queries.newest_job(session, kind, prompt_set.name, arm.name)
+        if job is None:
+            begin = self._answers.start if kind == "answer" else self._boards.start_score
+            begin(prompt_set.name, "test", [arm.name], row.created_by)
+        elif job.status in ("failed", "cancelled"):
+            self._say(row.id, stuck(kind, prompt_set.name, job))
+        return False
+
+    def _mark(self, run_id: str, after: str) -> None:
+        with writing(self._db) as session:
+            row = queries.get(session, run_id)
+            if row:
+                row.after = after
+                session.add(row)
+
+    def _say(self, run_id: str, words: str) -> None:
+        """Add `words` to the run's message, once."""
+        with reading(self._db) as session:
+            row = queries.get(session, run_id)
+        if row is None or words in row.message:
+            return
+        with writing(self._db) as session:
+            row = queries.get(session, run_id)
+            if row and words not in row.message:
+                row.message = f"{row.message} {words}".strip()
+                session.add(row)
+
+
+def stuck(kind: str, set_name: str, job: Job) -> str:
+    doing = "Answering the test prompts" if kind == "answer" else "Scoring"
+    return f"{doing} of {set_name} was {job.status}{': ' + job.message if job.message else '.'} Start it again for this adapter to go on."
+
+
+def free_name(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or with the next free version: connectpro, connectpro-v2, connectpro-v3. Compared without regard to case."""
+    known = {name.casefold() for name in taken}
+    if wanted.casefold() not in known:
+        return wanted
+    match = re.fullmatch(r"(.+)-v(\d{1,6})", wanted)
+    stem, number = (match[1], int(match[2])) if match else (wanted, 1)
+    while True:
+        number += 1
+        if f"{stem}-v{number}".casefold() not in known:
+            return f"{stem}-v{number}"
+
+
+def name_of(spec: TrainSpec, taken: set[str]) -> str:
+    return free_name(spec.name.strip(), taken)
