@@ -144,17 +144,23 @@ def header_html(person: "UserView | None", part: str) -> str:
     )
 
 
-def page(house: "House", part: str, title: str, words: str = "") -> None:
-    """The top of a screen, inside its Blocks: the bar and the page's one h1. The person's name comes with the load event."""
+def page(house: "House", part: str, title: str, words: str = "") -> gr.HTML:
+    """The top of a screen, inside its Blocks: the bar, the page's one h1, and the place beside it, which is returned.
+
+    The person's name comes with the load event.
+    """
     bar = block(header_html(None, part), elem_id="tb-header", min_height=52)
     lead = f"<p>{escape(words)}</p>" if words else ""
-    block(f'<div class="tb-title"><h1>{escape(title)}</h1>{lead}</div>', elem_id="tb-title")
+    with gr.Row(elem_classes=["tb-top"]):
+        block(f'<div class="tb-title"><h1>{escape(title)}</h1>{lead}</div>', elem_id="tb-title")
+        aside = block(elem_id="tb-aside", min_height=28)
 
     @acts(house, *roles_of(part))
     def show_header(person: "UserView") -> str:
         return header_html(person, part)
 
     on_load(show_header, outputs=[bar])
+    return aside
 
 
 def on_load(handler: Callable[..., Any], outputs: list[Any], inputs: list[Any] | None = None) -> Any:

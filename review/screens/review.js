@@ -21,7 +21,10 @@
     return true;
   };
   window.tb = {
-    vote: (choice, assignment, comment) => { hold(); return [assignment, choice, comment, keyFor(assignment, choice, comment)]; },
+    vote: (choice, assignment, _choice, comment, _key, revises) => {
+      hold();
+      return [assignment, choice, comment, keyFor(assignment, choice, comment), revises];
+    },
     save: (assignment, text) => { hold(); return [assignment, text, keyFor(assignment, "ideal", text)]; },
     hold,
     free,
@@ -31,7 +34,6 @@
       window.scrollTo({ top: 0 });
       byId("tb-pair")?.querySelector("[data-pair]")?.focus({ preventScroll: true });
     },
-    voted: () => { free(); byId("tb-ideal")?.scrollIntoView({ block: "nearest" }); },
   };
   /* A second click while the first is on its way is swallowed before it becomes an event. */
   document.addEventListener("click", (event) => {
