@@ -35,7 +35,7 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """Share of votes won, ties half, both_bad left out. NaN without such votes. `votes` counts all, both_bad too."""
+    """Share of votes won, ties half, both_bad left out; 0.5 within 0..1 when there are none. `votes` counts all, both_bad too."""
 
     value: float
     low: float
@@ -85,7 +85,7 @@ def win_rate(duels: Iterable[Duel], arm: str) -> WinRate:
     low, high = _interval(points, judged)
     outcomes = [d.outcome for d in mine]
     return WinRate(
-        value=float(points.mean()) if judged else math.nan,
+        value=float(points.mean()) if judged else 0.5,
         low=low,
         high=high,
         votes=len(mine),
