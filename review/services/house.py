@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ft.engine import Engine, Event, Identity, Request, Status
-from ft.errors import Unavailable
 from review.services.adapters import Adapters
 from review.services.answers import Answers
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
+from review.services.faults import open_database
 from review.services.library import Library
 from review.services.people import People
 from review.services.studies import Studies
 from review.services.training import Training
 from review.settings import Settings
 from storage.database import Database
-from storage.errors import DatabaseError
+
+FOLDERS = ("bases", "adapters", "runs", "quarantine", "exports")
 
 
 class EngineOnDemand:
@@ -111,25 +112,19 @@ def engine_of(settings: Settings) -> Engine:
     return open_engine(settings)
 
 
-def open_database(settings: Settings) -> Database:
-    """The migrated database of the data folder. Raises Unavailable, in words, when it cannot be opened or is not ours."""
-    for name in ("", "bases", "adapters", "runs", "quarantine", "exports"):
-        settings.folder(*([name] if name else []))
-    try:
-        db = Database(settings.database_url)
-        db.migrate()
-    except DatabaseError as error:
-        raise Unavailable(str(error)) from error
-    return db
-
-
 @contextmanager
 def open_house(settings: Settings) -> Iterator[House]:
-    """The house for as long as the block runs; files made inside it are private to the owner (umask 077)."""
+    """The house for as long as the block runs, on a migrated database; files made inside it are private to the owner (umask 077).
+
+    Raises UserError, in words, for a data folder or database that cannot be used.
+    """
     os.umask(0o077)
-    db = open_database(settings)
+    for name in FOLDERS:
+        settings.folder(name)
+    db = open_database(settings.database_url)
     house = build(settings, db, EngineOnDemand(lambda: engine_of(settings)))
     try:
+        db.migrate()
         yield house
     finally:
         house.engine.close()

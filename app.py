@@ -1,0 +1,147 @@
+"""The entry: settings, database, engine, services, web, in this order. `python app.py` and `tiebreak serve` are the same.
+
+Must not import torch or anything that does: the first page comes before the model.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from ft.errors import BadInput, Conflict, Unavailable
+from review.settings import Settings
+
+GRACE_SECONDS = 3
+FIRST_PAGE_SECONDS = 2.0
+PAGES = ("/login", "/review", "/lab", "/boards", "/admin")
+DEMO_PEOPLE = (("Rita", "reviewer"), ("Erik", "engineer"), ("Sam", "viewer"))
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: TIEBREAK_HOST or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. Default: TIEBREAK_PORT or 7860.")] = None,
+) -> None:
+    """Start the web app: prints its address and, for the demo, one-time sign-in links. Stop it with Ctrl+C."""
+    settings = Settings.from_env()
+    settings = replace(settings, host=host or settings.host, port=port or settings.port)
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, _end)
+    with only_server(settings), listening(settings) as listener:
+        run_server(settings, listener)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+@contextmanager
+def only_server(settings: Settings) -> Iterator[None]:
+    """Hold the data folder's lock. Raises Conflict while another server holds it."""
+    path = settings.folder() / "server.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            other = lock.read(200).strip() or "another process"
+            raise Conflict(
+                f"Tiebreak is running already on {settings.home} ({other}). Open that one, or set TIEBREAK_HOME to another folder."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{settings.address}, process {os.getpid()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket, taken before anything slow. Raises Unavailable for a taken port, BadInput for an unusable address."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise BadInput(f"The address {settings.host} cannot be used. Set TIEBREAK_HOST to 127.0.0.1 or 0.0.0.0.") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(512)
+        except PermissionError as error:
+            raise Unavailable(f"Port {settings.port} needs more rights. Set TIEBREAK_PORT to a number above 1023.") from error
+        except OSError as error:
+            words = "is taken by another program" if error.errno == 98 else f"cannot be used ({error.strerror})"
+            raise Unavailable(f"Port {settings.port} on {settings.host} {words}. Set TIEBREAK_PORT to a free one.") from error
+        yield listener
+
+
+def run_server(settings: Settings, listener: socket.socket) -> None:
+    """Serve until told to stop. The model is opened once the first page is out, or shortly after the start."""
+    import uvicorn
+    from review.services.caretaker import Caretaker
+
+    from review.services.house import open_house
+    from review.web import build_app
+
+    with open_house(settings) as house:
+        caretaker = Caretaker(house)
+        served = threading.Event()
+
+        def open_model() -> None:
+            served.wait(FIRST_PAGE_SECONDS)
+            house.engine.open()
+            caretaker.start()
+
+        opening = threading.Thread(target=open_model, name="open-model", daemon=True)
+        guard = build_app(house, started=opening.start, stopped=caretaker.stop)
+        config = uvicorn.Config(
+            noticing(guard, served), log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+            timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, lifespan="on",
+        )  # fmt: skip
+        typer.echo(first_words(house))
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def noticing(app: Any, served: threading.Event) -> Any:
+    """The same app; `served` is set once a page of it has gone out."""
+
+    async def notice(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        if scope["type"] == "http" and scope["path"].startswith(PAGES):
+            served.set()
+
+    return notice
+
+
+def first_words(house: Any) -> str:
+    """The address, and a one-time sign-in link for each person of the demo; for the admin where nobody else could get in."""
+    address = house.settings.address
+    if not house.people.users():
+        for name, role in DEMO_PEOPLE if house.settings.demo else (("admin", "admin"),):
+            house.people.add(name, role)
+    known = {person.name: person for person in house.people.users() if not person.disabled}
+    welcome = [name for name, _ in DEMO_PEOPLE] if house.settings.demo else ["admin"]
+    links = [f"  {known[name].role:<10} {name:<6} {address}/login/{house.people.link(name)}" for name in welcome if name in known]
+    heading = ["", "Sign in with a link; each works once, for 24 hours:", *links] if links else []
+    return "\n".join([f"Tiebreak runs at {address}", *heading, "", "Stop it with Ctrl+C."])
+
+
+def main() -> None:
+    """The `tiebreak` command; without arguments `python app.py` serves."""
+    from review.commands.main import run
+
+    run(serve)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.argv.append("serve")
+    main()

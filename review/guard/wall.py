@@ -1,0 +1,288 @@
+"""The wall itself. Every request is admitted, refused or reshaped here: host, path, origin, method, person, role, route, body.
+
+Must not know screens, services, the database or the look of a page: it is handed functions for those.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from review.guard import bodies, policy, replies
+from review.guard.bindings import Bindings, Tally
+from review.guard.bodies import Refusal
+from review.guard.outgoing import Outgoing
+from review.guard.policy import Mount, Policy, Route
+
+log = logging.getLogger(__name__)
+KEY = "tiebreak.person"
+SESSION = "tiebreak.session"
+UNSENT = (b"range", b"if-range", b"cookie", b"authorization", b"x-gradio-server", b"x-gradio-user", b"forwarded", b"accept-encoding")
+
+
+class Person(Protocol):
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+
+
+Who = Callable[[str], Person | None]
+Page = Callable[[int, str, Person | None], Response]
+
+
+def person_of(scope: Any) -> Any:
+    """The signed-in person of a request that came through the guard; None for an open page."""
+    return scope.get(KEY)
+
+
+def token_of(scope: Any) -> str | None:
+    """The live session token a request came with."""
+    return scope.get(SESSION)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The parts of a request the guard decides by."""
+
+    scope: Scope
+    headers: dict[bytes, bytes]
+    method: str
+    path: str
+    host: str
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Call":
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        return cls(scope, headers, scope["method"], scope["path"], headers.get(b"host", b"").decode("latin-1").lower())
+
+    def header(self, name: bytes) -> str:
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def wants_page(self) -> bool:
+        return self.method in ("GET", "HEAD") and "text/html" in self.header(b"accept")
+
+    def query(self, name: str) -> str:
+        return (parse_qs(self.scope["query_string"].decode("latin-1")).get(name) or [""])[-1]
+
+    def length(self) -> int | None:
+        text = self.header(b"content-length")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+class Guard:
+    """ASGI in front of `app`. `who` reads a session token's person from the database; `page` draws a refusal for a person."""
+
+    def __init__(self, app: ASGIApp, rules: Policy, who: Who, page: Page) -> None:
+        self.app = app
+        self.rules = rules
+        self._who = who
+        self._page = page
+        self._threads: anyio.CapacityLimiter | None = None
+        self.sessions = Bindings(rules.sessions)
+        self.events = Bindings(rules.sessions * 4)
+        self.uploads = Bindings(rules.sessions)
+        self.upload_ids = Bindings(rules.sessions)
+        self.readers = Tally()
+        self.unread = Tally()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        call = Call.of(scope)
+        outgoing = Outgoing(send, self.rules)
+        person: Person | None = None
+        try:
+            self._arrival(call)
+            person = await self._person(call)
+            await self._admit(call, person, receive, outgoing)
+        except Refusal as refusal:
+            await self._instead(self._refused(call, refusal, person), scope, receive, outgoing)
+        except Exception as error:
+            number = secrets.token_hex(4)
+            log.error("error %s at %s", number, call.path, exc_info=error)
+            broken = Refusal(500, f"Something went wrong (id {number}). Try again; if it stays, give this id to the admin.")
+            await self._instead(self._refused(call, broken, person), scope, receive, outgoing)
+
+    @staticmethod
+    async def _instead(reply: Response, scope: Scope, receive: Receive, outgoing: Outgoing) -> None:
+        """Send a reply of the guard's own; where another one has begun already, cut it off."""
+        if outgoing.started:
+            raise ConnectionAbortedError
+        outgoing.plain()
+        await reply(scope, receive, outgoing)
+
+    def _arrival(self, call: Call) -> None:
+        """What every request must satisfy, signed in or not."""
+        if not self.rules.host_is_known(call.host):
+            raise Refusal(403, "This address is not one this server answers to. Set TIEBREAK_PUBLIC_URL to the address you use.")
+        if not policy.path_is_sane(call.path, call.scope.get("raw_path") or b""):
+            raise Refusal(404, "There is no such page. Start from the front page.")
+        origin, site = call.header(b"origin"), call.header(b"sec-fetch-site")
+        if origin and not self.rules.origin_is_ours(origin, call.host):
+            raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
+        if call.method not in ("GET", "HEAD", "POST"):
+            raise Refusal(405, "Tiebreak does not do that. Start from the front page.")
+        if call.method == "POST" and not origin:
+            raise Refusal(403, "A request that changes something must come from a page of this site.")
+        if site == "cross-site" and call.header(b"sec-fetch-mode") != "navigate":
+            raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
+        if site == "cross-site" and call.header(b"sec-fetch-dest") not in ("document", ""):
+            raise Refusal(403, "Tiebreak does not show inside another page. Open it in its own tab.")
+
+    async def _person(self, call: Call) -> Person | None:
+        try:
+            morsel = SimpleCookie(call.header(b"cookie")).get(self.rules.cookie)
+        except CookieError:
+            return None
+        if morsel is None or not 16 <= len(morsel.value) <= 256:
+            return None
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(16)
+        person = await anyio.to_thread.run_sync(self._who, morsel.value, limiter=self._threads)
+        call.scope[SESSION] = morsel.value if person else None
+        return person
+
+    async def _admit(self, call: Call, person: Person | None, receive: Receive, outgoing: Outgoing) -> None:
+        mount = self.rules.mount_of(call.path)
+        if person is None and not self.rules.is_open(call.path):
+            if call.wants_page:
+                raise Refusal(303, "")
+            raise Refusal(401, "You are signed out. Open the sign-in page and sign in again.")
+        call.scope[KEY] = person
+        if mount is None or person is None:
+            if self._too_long(call, self.rules.form_bytes):
+                raise Refusal(413, "That form is too large. Send less.")
+            outgoing.ours(asset=call.path.startswith("/static/"))
+            await self.app(self._seen_from(call), bodies.metered(receive, self.rules.form_bytes), outgoing)
+            return
+        if person.role not in mount.roles:
+            raise Refusal(403, "This part of Tiebreak is not part of your role. Ask an admin if it should be.")
+        route = policy.route_of(mount, call.method, call.path)
+        if route is None:
+            raise Refusal(404, "There is no such page. Start from the front page.")
+        with ExitStack() as stack:
+            receive = await self._check(call, mount, route, person, receive, stack, outgoing)
+            outgoing.gradio(mount, route)
+            await self.app(self._seen_from(call), receive, outgoing)
+
+    async def _check(
+        self, call: Call, mount: Mount, route: Route, person: Person, receive: Receive, stack: ExitStack, outgoing: Outgoing
+    ) -> Receive:
+        """The rule of each route. Returns what the app may read."""
+        if route in ("join", "run", "cancel", "reset"):
+            return await self._event(call, mount, route, person, receive, outgoing)
+        if route in ("data", "heartbeat"):
+            name = call.query("session_hash") if route == "data" else call.path.rsplit("/", 1)[-1]
+            session = self._own_session(mount, name, person)
+            self._read(session if route == "data" else "", person, stack)
+        if route == "upload":
+            return self._upload(call, person, receive, outgoing)
+        if route == "upload_progress" and not self.upload_ids.claim(call.query("upload_id"), person.id):
+            raise Refusal(403, "That upload belongs to somebody else.")
+        return receive
+
+    def _own_session(self, mount: Mount, name: Any, person: Person) -> str:
+        """The session's key, when it is this person's. Raises Refusal."""
+        if not isinstance(name, str) or not policy.HASH.fullmatch(name):
+            raise Refusal(400, "The page lost its session. Reload it.")
+        session = f"{mount.path} {name}"
+        if not self.sessions.claim(session, person.id):
+            raise Refusal(403, "That session belongs to somebody else. Reload the page.")
+        return session
+
+    async def _event(
+        self, call: Call, mount: Mount, route: Route, person: Person, receive: Receive, outgoing: Outgoing
+    ) -> Receive:
+        if self._too_long(call, self.rules.body_bytes):
+            raise Refusal(413, f"That is larger than {self.rules.body_bytes >> 10} KB. Send less.")
+        raw = bodies.parse(await bodies.read(receive, self.rules.body_bytes))
+        body = {key: raw[key] for key in bodies.ALLOWED_KEYS if key in raw}
+        if route != "reset":
+            session = self._own_session(mount, body.get("session_hash"), person)
+        event = body.get("event_id")
+        if route in ("cancel", "reset"):
+            if event is not None and not (isinstance(event, str) and self.events.holds(event, person.id)):
+                raise Refusal(403, "That action belongs to somebody else.")
+        else:
+            body.pop("event_id", None)
+            if type(body.get("fn_index")) is not int or not isinstance(body.get("data"), list):
+                raise Refusal(400, "The request is incomplete. Reload the page and try again.")
+        if route == "join":
+            if not self.unread.add(session, self.rules.unread):
+                raise Refusal(429, "Too much is waiting for this page already. Wait a moment, then try again.")
+            outgoing.on_json(lambda reply: self._joined(reply, person))
+        return self._replaced(call, bodies.checked(body, lambda path: mount.uploads and self.uploads.holds(path, person.id)), receive)
+
+    def _joined(self, reply: Any, person: Person) -> None:
+        if isinstance(reply, dict) and isinstance(reply.get("event_id"), str):
+            self.events.claim(reply["event_id"], person.id)
+
+    def _replaced(self, call: Call, body: Any, receive: Receive) -> Receive:
+        sent = replies.compact(body)
+        kept = [(n, v) for n, v in call.scope["headers"] if n.lower() not in (b"content-length", b"content-type", b"transfer-encoding")]
+        call.scope["headers"] = [*kept, (b"content-type", b"application/json"), (b"content-length", str(len(sent)).encode())]
+        return bodies.replayed(sent, receive)
+
+    def _read(self, session: str, person: Person, stack: ExitStack) -> None:
+        """Count an open stream for as long as it is open, and what it reads as read."""
+        name = str(person.id)
+        if not self.readers.add(name, self.rules.readers):
+            raise Refusal(429, "Too many pages of yours are open at once. Close some, then reload this one.")
+        stack.callback(self.readers.drop, name)
+        if session:
+            self.unread.clear(session)
+            stack.callback(self.unread.clear, session)
+
+    def _upload(self, call: Call, person: Person, receive: Receive, outgoing: Outgoing) -> Receive:
+        length = call.length()
+        if length is None:
+            raise Refusal(411, "The size of the upload is missing. Send the file from the page.")
+        if length > self.rules.upload_bytes:
+            raise Refusal(413, f"That file is larger than {self.rules.upload_bytes >> 20} MB. Send a smaller one.")
+        if (upload_id := call.query("upload_id")) and not self.upload_ids.claim(upload_id, person.id):
+            raise Refusal(403, "That upload belongs to somebody else.")
+        outgoing.on_json(lambda reply: self._uploaded(reply, person))
+        return bodies.metered(receive, self.rules.upload_bytes)
+
+    def _uploaded(self, reply: Any, person: Person) -> None:
+        for path in reply if isinstance(reply, list) else ():
+            if isinstance(path, str):
+                self.uploads.claim(path, person.id)
+
+    @staticmethod
+    def _too_long(call: Call, limit: int) -> bool:
+        return call.method == "POST" and (call.length() or 0) > limit
+
+    def _seen_from(self, call: Call) -> Scope:
+        """The request as the app sees it: no cookie, no range, no claim of a proxy; the public address where one is set."""
+        kept = [(n, v) for n, v in call.scope["headers"] if n.lower() not in UNSENT and not n.lower().startswith(b"x-forwarded-")]
+        if not self.rules.public_url:
+            return {**call.scope, "headers": kept}
+        parts = urlsplit(self.rules.public_url)
+        kept = [(n, parts.netloc.encode() if n.lower() == b"host" else v) for n, v in kept]
+        return {**call.scope, "headers": kept, "scheme": parts.scheme}
+
+    def _refused(self, call: Call, refusal: Refusal, person: Person | None) -> Response:
+        if refusal.status == 303:
+            # a strict cookie stays at home when the click comes from another site (a chat, a mail): ask once more from here
+            again = call.header(b"sec-fetch-site") == "cross-site" and not call.header(b"cookie")
+            return Response(headers={"refresh": "0"}) if again else Response(status_code=303, headers={"location": "/login"})
+        if call.wants_page:
+            return self._page(refusal.status, refusal.words, person)
+        return Response(replies.compact({"detail": refusal.words}), refusal.status, media_type="application/json")
