@@ -7,12 +7,14 @@ import html
 import inspect
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ft.errors import UserError
+from review.screens.mark import MARK
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -43,10 +45,17 @@ def roles_of(part: str) -> tuple[str, ...]:
     return tuple(role for role, parts in PARTS_OF.items() if part in parts)
 
 
-def acts(house: "House", *roles: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How an event is wired that ends in milliseconds: past the queue, no spinner, no public name."""
+SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+"""How an event is wired that may take seconds: through the queue, with a spinner."""
+
+
+def acts(house: "House", *roles: str, quiet: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a handler: the signed-in person is read from the database at each call and passed first; other roles never reach it.
 
-    A UserError is shown as it is; anything else is logged with an id and only the id is shown.
+    A UserError is shown as it is; anything else is logged with an id and only the id is shown. `quiet` handlers, which a timer
+    calls, show nothing: what fails every two seconds must not fill the page.
     """
 
     def decorate(do: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,13 +65,13 @@ def acts(house: "House", *roles: str) -> Callable[[Callable[..., Any]], Callable
             try:
                 return do(_let_in(house, roles, request, name), *values)
             except Exception as error:
-                raise _said(error, name) from None
+                raise _said(error, name, quiet) from None
 
         def stream(request: gr.Request, *values: Any) -> Iterator[Any]:
             try:
                 yield from do(_let_in(house, roles, request, name), *values)
             except Exception as error:
-                raise _said(error, name) from None
+                raise _said(error, name, quiet) from None
 
         handler: Callable[..., Any] = stream if inspect.isgeneratorfunction(do) else act
         handler.__name__, handler.__qualname__, handler.__doc__ = do.__name__, do.__qualname__, do.__doc__
@@ -87,17 +96,18 @@ def _let_in(house: "House", roles: tuple[str, ...], request: gr.Request, name: s
     return person
 
 
-def _said(error: Exception, name: str) -> Exception:
+def _said(error: Exception, name: str, quiet: bool) -> Exception:
     """The error as a person may see it. Toasts render HTML, so every message is escaped."""
     if isinstance(error, gr.Error):
+        error.visible = error.visible and not quiet
         return error
     if isinstance(error, UserError):
-        return gr.Error(escape(str(error)), title="That did not work", print_exception=False)
+        return gr.Error(escape(str(error)), title="That did not work", visible=not quiet, print_exception=False)
     number = secrets.token_hex(4)
     log.error("error %s in %s", number, name, exc_info=error)
     return gr.Error(
         f"Something went wrong (id {number}). Try again; if it stays, give this id to the admin, who finds it in the log.",
-        title="Something went wrong", print_exception=False,
+        title="Something went wrong", visible=not quiet, print_exception=False,
     )  # fmt: skip
 
 
@@ -117,13 +127,6 @@ def block(value: str = "", elem_id: str | None = None, classes: str = "", min_he
         value, elem_id=elem_id, elem_classes=classes.split() or None, min_height=min_height, js_on_load=None,
         apply_default_css=False, padding=False,
     )  # fmt: skip
-
-
-MARK = (
-    '<svg class="tb-mark" viewBox="0 0 24 24" width="22" height="22" aria-hidden="true" focusable="false">'
-    '<rect x="3" y="8" width="7" height="13" rx="2"/><rect x="14" y="8" width="7" height="13" rx="2"/>'
-    '<circle class="tb-mark-dot" cx="12" cy="4" r="2.6"/></svg>'
-)
 
 
 def header_html(person: "UserView | None", part: str) -> str:
@@ -167,7 +170,13 @@ def on_load(handler: Callable[..., Any], outputs: list[Any], inputs: list[Any] |
     """Run a handler when the page opens, at once and without a spinner. Call inside a Blocks."""
     blocks = gr.context.Context.root_block
     assert blocks is not None, "on_load belongs inside a Blocks"
-    return blocks.load(handler, inputs=inputs, outputs=outputs, queue=False, show_progress="hidden", api_visibility="private")
+    return blocks.load(handler, inputs=inputs, outputs=outputs, **QUICK)
+
+
+def heading(title: str, words: str = "") -> gr.HTML:
+    """A section's h2 with one sentence."""
+    lead = f"<p>{escape(words)}</p>" if words else ""
+    return block(f'<div class="tb-h2"><h2>{escape(title)}</h2>{lead}</div>')
 
 
 def empty_state(words: str, action: str = "", address: str = "") -> str:
@@ -203,6 +212,11 @@ def table(headings: list[str], rows: list[list[str]], caption: str, numeric: tup
         f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="tb-table">'
         f'<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def when(at: float | None) -> str:
+    """A moment as the reader's browser shows it best: UTC, to the minute."""
+    return "" if at is None else time.strftime("%d %b %Y %H:%M UTC", time.gmtime(at))
 
 
 def minutes(seconds: float) -> str:
