@@ -14,10 +14,10 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from ft.errors import NotFound, TooMany, UserError
+from ft.errors import NotFound, Refused, TooMany, UserError
 from review import sign_in
 from review.guard import Guard, Mount, Policy, person_of, token_of
 from review.guard.policy import known_hosts
@@ -55,6 +55,7 @@ def build_app(house: House, started: Callable[[], None] = lambda: None, stopped:
     cookie = _cookie_name(house)
     _health(app, house)
     _sign_in_routes(app, house, cookie)
+    _downloads(app, house)
     _error_pages(app)
     mounts = _mounts(app, house)
     return Guard(app, _policy(house, cookie, mounts), house.people.who, _refusal)
@@ -209,6 +210,15 @@ def _sign_in_routes(app: FastAPI, house: House, cookie: str) -> None:
         reply = HTMLResponse(sign_in.signed_out())
         reply.delete_cookie(cookie, path="/", secure=secure, httponly=True, samesite="strict")
         return reply
+
+
+def _downloads(app: FastAPI, house: House) -> None:
+    @app.get("/download/backups/{name}")
+    def backup(request: Request, name: str) -> Response:
+        person = person_of(request.scope)
+        if person.role != "admin":
+            raise Refused("Backups are for admins. Ask an admin for one.")
+        return FileResponse(house.upkeep.backup(name), media_type="application/vnd.sqlite3", filename=name)
 
 
 def _error_pages(app: FastAPI) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ft.engine import Engine, Event, Identity, Request, Status
+from ft.runs import BaseChoice
 from review.services.adapters import Adapters
+from review.services.after_training import AfterTraining
 from review.services.answers import Answers
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
@@ -20,6 +22,7 @@ from review.services.library import Library
 from review.services.people import People
 from review.services.studies import Studies
 from review.services.training import Training
+from review.services.upkeep import Upkeep
 from review.settings import Settings
 from storage.database import Database
 
@@ -84,24 +87,28 @@ class House:
     comparisons: Comparisons
     boards: Boards
     training: Training
+    upkeep: Upkeep
 
 
 def build(settings: Settings, db: Database, engine: Engine) -> House:
     """Connect the services. Opens nothing."""
-    engine = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda chosen=engine: chosen)  # type: ignore[misc]
-    library = Library(db)
+    on_demand = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda: engine)
+    library, boards = Library(db), Boards(db)
+    answers, adapters = Answers(db, on_demand), Adapters(db, settings.home, on_demand)
+    base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
     return House(
         settings=settings,
         db=db,
-        engine=engine,
+        engine=on_demand,
         people=People(db),
         library=library,
-        answers=Answers(db, engine),
-        adapters=Adapters(db, settings.home, engine),
+        answers=answers,
+        adapters=adapters,
         studies=Studies(db),
         comparisons=Comparisons(db),
-        boards=Boards(db),
-        training=Training(db, settings.home, library),
+        boards=boards,
+        training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
+        upkeep=Upkeep(settings, db, on_demand),
     )
 
 
