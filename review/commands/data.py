@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ft.errors import BadInput
-from review.commands.terminal import AsJson, emit_json, house, plain, progress, say, table
+from review.commands.terminal import AsJson, emit_json, house, progress, say, table
 
 examples = typer.Typer(no_args_is_help=True, help="What a run may learn: list, approve, reject, gather from votes.")
 SHOWN_REJECTS = 20
@@ -16,6 +16,10 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="JSON Lines with instruction/input/output; also JSON, CSV, TSV or chat messages.")],
     name: Annotated[str, typer.Option("--set", help="Name of the prompt set; an existing one grows.")] = "",
     split: Annotated[str, typer.Option(help="Put every row in train, validation or test. Default: by near-duplicate cluster.")] = "",
+    field: Annotated[
+        list[str] | None, typer.Option(help="Say which column is which, such as instruction=Question; give it again for more.")
+    ] = None,
+    mask: Annotated[bool, typer.Option(help="Replace e-mail addresses, phone and card numbers and the like by placeholders.")] = False,
     approve: Annotated[bool, typer.Option(help="The rows are checked: training rows count as approved examples.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -25,7 +29,9 @@ def import_file(
     Example: tiebreak import tickets.jsonl --set tickets --approve
     """
     with house() as open_house, progress("reading") as advance:
-        report = open_house.library.import_file(file, name or file.stem, split=split or None, approve=approve, progress=advance)
+        report = open_house.library.import_file(
+            file, name or file.stem, split=split or None, approve=approve, progress=advance, fields=pairs(field), mask=mask
+        )
     if as_json:
         emit_json(report)
         return
@@ -36,7 +42,19 @@ def import_file(
     if report.rejected:
         say(f"{len(report.rejected)} rows were kept aside. Mend them in the file and import it again; the rest is not doubled.")
     for kind, count in report.findings.items():
-        say(f"  personal data: {count} x {kind}")
+        say(f"  personal data: {count} x {kind}" + (" (replaced)" if report.masked else ""))
+    say(report.note)
+
+
+def pairs(given: list[str] | None) -> dict[str, str] | None:
+    """["instruction=Question"] as a mapping. Raises BadInput for anything else."""
+    found = {}
+    for item in given or []:
+        name, separator, column = item.partition("=")
+        if not (name and separator and column):
+            raise BadInput(f"--field {item} is not of the form field=column. Write for example --field instruction=Question.")
+        found[name] = column
+    return found or None
 
 
 def list_sets(as_json: AsJson = False) -> None:
@@ -87,12 +105,10 @@ def decide(
 def gather(study: Annotated[str, typer.Argument(help="Name of the study.")], as_json: AsJson = False) -> None:
     """Turn corrections and winning answers of a study into draft examples."""
     with house() as open_house:
-        counts = open_house.library.gather(study, by=None)
+        report = open_house.library.gather(study, by=None)
     if as_json:
-        emit_json(counts)
-    else:
-        say(", ".join(f"{value} {key}" for key, value in plain_counts(counts).items()) + ".")
-
-
-def plain_counts(counts: object) -> dict[str, int]:
-    return {key.replace("_", " "): value for key, value in plain(counts).items() if isinstance(value, int)}
+        emit_json(report)
+        return
+    say(f"{report.corrections} corrections and {report.winners} winning answers are drafts now; {report.already_there} were there already.")
+    if report.reason:
+        say(report.reason)

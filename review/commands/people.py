@@ -49,7 +49,7 @@ def link(name: Name, hours: Annotated[float, typer.Option(help="How long it work
 def role(name: Name, new_role: Annotated[str, typer.Argument(help=ROLE_HELP)]) -> None:
     """Change what a person may do; it holds from their next click."""
     with house() as open_house:
-        open_house.people.set_role(name, new_role)
+        open_house.people.set_role(name, new_role, by=None)
     say(f"{name} is now {new_role}.")
 
 
@@ -57,8 +57,16 @@ def role(name: Name, new_role: Annotated[str, typer.Argument(help=ROLE_HELP)]) -
 def disable(name: Name) -> None:
     """Sign a person out everywhere and refuse further sign-ins. Their votes stay."""
     with house() as open_house:
-        open_house.people.disable(name)
+        open_house.people.disable(name, by=None)
     say(f"{name} can no longer sign in. Their votes stay.")
+
+
+@app.command()
+def enable(name: Name) -> None:
+    """Let a disabled person sign in again."""
+    with house() as open_house:
+        open_house.people.enable(name, by=None)
+    say(f"{name} may sign in again. Give them a link: tiebreak users link {name}")
 
 
 @app.command()
@@ -68,5 +76,5 @@ def password(name: Name) -> None:
     if first != getpass.getpass("Again: "):
         raise typer.BadParameter("The two passwords differ. Nothing was changed; run the command again.")
     with house() as open_house:
-        open_house.people.set_password(name, first)
+        open_house.people.set_password(name, first, by=None)
     say(f"{name} can now sign in with the password.")
