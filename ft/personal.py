@@ -71,6 +71,7 @@ KINDS = {
     "ssn": "US social security number",
     "secret": "key or password",
 }
+_DOTTED = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 _SEVEN_DIGITS = re.compile(r"\d(?:[\s().+/-]{0,3}\d){6}")
 
 
@@ -81,7 +82,8 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
 
     matches: Any = PhoneNumberMatcher(text, REGION, leniency=Leniency.POSSIBLE, max_tries=_PHONE_TRIES)
     for match in matches:
-        yield match.start, match.end
+        if not _DOTTED.fullmatch(match.raw_string.partition("/")[0]):
+            yield match.start, match.end
 
 
 def find(text: str) -> list[Finding]:

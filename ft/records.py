@@ -14,9 +14,9 @@ from ft import fields as naming
 from ft import rows
 from ft.errors import BadInput, NotFound, Unavailable
 from ft.fields import Record
-from ft.rows import MAX_ROW_BYTES, Row, RowError
+from ft.rows import MAX_ROW_BYTES, RAW_KEPT, Row, RowError
 
-__all__ = ["MAX_ROW_BYTES", "Reading", "Record", "Reject", "read"]
+__all__ = ["MAX_ROW_BYTES", "RAW_KEPT", "Reading", "Record", "Reject", "read"]
 
 _HEAD = 1 << 16
 _FORMATS = "Use JSON Lines, JSON, CSV or TSV"
