@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 
 from review.protocol.ballots import MAX_COMMENT, MAX_CORRECTION, Ballot, BlindPair, Choice
-from review.screens.parts import acts, block, escape, minutes, on_load, page, progress_bar
+from review.screens.parts import QUICK, acts, block, escape, minutes, on_load, page, progress_bar
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -103,7 +103,6 @@ def build(house: "House") -> gr.Blocks:
 
         after_vote = [status, ideal, text, revision, onward, *votes]
         shown = [pair, progress, assignment, comment, desk, foot, *after_vote]
-        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
         def next_pair(person: "UserView") -> list[Any]:
             found = house.comparisons.next_pair(person.id)
@@ -135,10 +134,10 @@ def build(house: "House") -> gr.Blocks:
         for (name, _, _), button in zip(VOTES, votes, strict=True):
             button.click(
                 vote, [assignment, choice, comment, key, revision], after_vote,
-                js=f"(...sent) => window.tb.vote('{name}', ...sent)", **quick,
+                js=f"(...sent) => window.tb.vote('{name}', ...sent)", **QUICK,
             ).then(None, js="() => window.tb.free()")  # fmt: skip
-        onward.click(show_pair, None, shown, js="() => { window.tb.hold(); return []; }", **quick).then(None, js="() => window.tb.shown()")
-        save.click(save_ideal, [assignment, text, key], shown, js="(...sent) => window.tb.save(...sent)", **quick).then(
+        onward.click(show_pair, None, shown, js="() => { window.tb.hold(); return []; }", **QUICK).then(None, js="() => window.tb.shown()")
+        save.click(save_ideal, [assignment, text, key], shown, js="(...sent) => window.tb.save(...sent)", **QUICK).then(
             None, js="() => window.tb.shown()"
         )
         on_load(show_pair, shown)
