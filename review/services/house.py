@@ -5,7 +5,7 @@ The engine is opened by whoever first needs an answer from it, never by building
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class EngineOnDemand:
         if self._engine:
             self._engine.unload(name)
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+    def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         return self.open().generate(requests)
 
     def close(self) -> None:

@@ -1,0 +1,40 @@
+"""Opens the engine that the settings name. Returns at once: a model loads in a thread of the engine's own.
+
+Light: torch is imported by the local engine's thread only. Must not know reviewers, screens or the database.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from ft.engine import Engine
+from ft.errors import BadInput
+
+
+class EngineSettings(Protocol):
+    """What of the app's settings an engine needs."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def home(self) -> Path: ...
+    @property
+    def base(self) -> str: ...
+    @property
+    def quantisation(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def open_engine(settings: EngineSettings) -> Engine:
+    """The engine, loading or ready. Raises BadInput for a kind that is not there."""
+    if settings.engine == "scripted":
+        from ft.scripted import ScriptedEngine
+
+        return ScriptedEngine()
+    if settings.engine == "local":
+        from ft.engine_local import LocalEngine
+
+        return LocalEngine(settings.base, settings.home / "bases", settings.quantisation, settings.device, settings.dtype)
+    raise BadInput(f"TIEBREAK_ENGINE is {settings.engine}. Set it to local or scripted.")
