@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 Level = Literal["nominal", "ordinal", "interval"]
+STEADY, ATTENTIVE = 0.7, 0.9  # how often an honest reviewer repeats a vote, and sees a plainly better answer
 FLIPPED = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 
 
@@ -84,7 +85,7 @@ def self_consistency(repeats: Sequence[tuple[str, str]]) -> float:
     return sum(FLIPPED[second] == first for first, second in repeats) / len(repeats)
 
 
-def too_fast(seconds: float, words: int) -> bool:
+def too_fast(seconds: float, words: float) -> bool:
     """Quicker than anyone reads: below 3 s, or below one second for every 15 words on the screen."""
     return seconds < max(3.0, words / 15)
 
@@ -92,13 +93,21 @@ def too_fast(seconds: float, words: int) -> bool:
 def doubts(choices: Sequence[str], hasty: int, repeats: Sequence[tuple[str, str]] = (), obvious: Sequence[bool] = ()) -> tuple[str, ...]:
     """Reasons, in words, to look at a reviewer's votes again; empty when there are none.
 
+    A low share alone accuses honest people on few repeats: it must also be rarer than 1 in 50 for somebody steady.
     `hasty` counts votes that were `too_fast`; `obvious` says of each control pair whether the plainly better answer was chosen.
     """
     n, bias, consistency = len(choices), side_bias(choices), self_consistency(repeats)
+    agreed, right = sum(FLIPPED[second] == first for first, second in repeats), sum(obvious)
     checks = [
         (hasty >= 5 and hasty >= 0.2 * n, f"{hasty} of {n} votes came faster than the answers can be read"),
         (bias.p < 0.001, f"chose the left side {bias.left} times and the right side {bias.right} times"),
-        (len(repeats) >= 3 and consistency < 0.6, f"agreed with their own earlier vote on {consistency:.0%} of repeated pairs"),
-        (len(obvious) >= 3 and sum(obvious) < 0.8 * len(obvious), f"got {sum(obvious)} of {len(obvious)} plain pairs right"),
+        (
+            consistency < 0.6 and binom.cdf(agreed, len(repeats), STEADY) < 0.02,
+            f"agreed with their own earlier vote on {consistency:.0%} of repeated pairs",
+        ),
+        (
+            right < 0.8 * len(obvious) and binom.cdf(right, len(obvious), ATTENTIVE) < 0.02,
+            f"got {right} of {len(obvious)} plain pairs right",
+        ),
     ]
     return tuple(words for wrong, words in checks if wrong)

@@ -16,8 +16,8 @@ VOIDED = "This pair cannot be compared and was set aside. Go on with the next pa
 
 # Names no support answer uses for anything but a language model or its maker.
 MODEL_NAMES = (
-    "SmolLM", "Hugging Face", "Llama", "TinyLlama", "Vicuna", "OpenAI", "ChatGPT", "GPT-2", "GPT-3", "GPT-3.5", "GPT-4", "GPT-4o",
-    "GPT-5", "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind", "Gemma",
+    "SmolLM", "Smol LM", "Hugging Face", "Llama", "TinyLlama", "Vicuna", "OpenAI", "ChatGPT", "GPT-2", "GPT-3", "GPT-3.5", "GPT-4",
+    "GPT-4o", "GPT-5", "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind", "Gemma",
     "Meta AI", "Cohere AI", "EleutherAI", "Pythia", "StableLM", "Stability AI", "WizardLM", "xAI", "Moonshot AI", "ChatGLM",
     "InternLM", "OLMo", "Nemotron",
 )  # fmt: skip
@@ -30,7 +30,7 @@ _MADE = r"(?:developed|trained|created|made|built|designed|fine-?tuned|released|
 _SELF = (
     rf"\b(?:i am|i'm|my name is|call me) (?:an? |the )?{_MAKERS}(?![\w'])",
     rf"\b(?:ai|language|chat) ?(?:language )?(?:model|assistant|bot)s? (?:(?:that|which) (?:is|was) )?{_MADE}(?: \w+)?",
-    rf"\bi (?:am|was|have been) (?:an? [\w -]{{0,40}})?{_MADE} (?:\w+ )?{_MAKERS}",
+    rf"\bi (?:am|was|have been) (?:an? [\w -]{{0,40}})?{_MADE} (?:[\w']+ ){{0,4}}{_MAKERS}(?![\w'])",
     rf"\b{_MAKERS}'s (?:large )?(?:ai|language) (?:model|assistant)",
 )
 # Words people use as arm names that name nothing by themselves.

@@ -114,7 +114,7 @@ def _interval(points: Array, duels: Sequence[Duel]) -> tuple[float, float]:
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half))
 
 
 def clustered(scores: Array, duels: Sequence[Duel]) -> tuple[Array, float]:

@@ -167,13 +167,13 @@ def agreement(records: Sequence[VoteRecord]) -> float | None:
 
 
 def reviewer_doubts(records: Iterable[VoteRecord]) -> dict[int, tuple[str, ...]]:
-    """Reviewer -> reasons to look at their votes again; nobody without reasons is in it."""
-    by_reviewer: dict[int, list[VoteRecord]] = defaultdict(list)
-    for r in current(records):
-        by_reviewer[r.reviewer].append(r)
+    """Reviewer -> reasons to look at their votes again; nobody without reasons is in it. Haste is judged by the first revision."""
+    records = list(records)
     found = {}
-    for reviewer, votes in sorted(by_reviewer.items()):
-        hasty = sum(too_fast(r.seconds, r.characters // CHARACTERS_A_WORD) for r in votes)
+    for reviewer in sorted({r.reviewer for r in records}):
+        mine = [r for r in records if r.reviewer == reviewer]
+        hasty = sum(r.revision == 1 and too_fast(r.seconds, r.characters / CHARACTERS_A_WORD) for r in mine)
+        votes = current(mine)
         first = {r.pair: r.choice for r in votes if r.kind == "real"}
         repeats = [(first[r.pair], r.choice) for r in votes if r.kind == "repeat" and r.pair in first]
         if reasons := doubts([r.choice for r in votes], hasty, repeats):

@@ -117,6 +117,8 @@ def _votes_to_evidence(rule: Rule, rate: WinRate, wins: int, decisive: int) -> i
     needed, target = decisive + 1, math.log(rule.e_value)
     while needed < FAR and log_e_value(share * needed, needed) < target:
         needed += max(1, needed // 50)
+    if needed >= FAR:
+        return FAR
     return max(1, math.ceil((needed - decisive) * rate.votes / max(decisive, 1)))
 
 

@@ -241,12 +241,11 @@ class Comparisons:
             raise Conflict("This was already sent with another text. Load the page again, then save the ideal answer.")
         _own(session, reviewer_id, assignment)
         _voted(session, assignment)
-        earlier = [correction.id for correction in rows.corrections_of(session, assignment)]
+        earlier = rows.corrections_of(session, assignment)
         if same:
-            return Receipt(same.id, assignment, earlier.index(same.id) + 1)
-        correction = Correction(
-            id=new_id(), assignment_id=assignment, reviewer_id=reviewer_id, text=text, request_key=key, created_at=self._now()
-        )
+            return Receipt(same.id, assignment, [correction.id for correction in earlier].index(same.id) + 1)
+        at = max(self._now(), earlier[-1].created_at + 1e-3) if earlier else self._now()  # the newest counts, even if the clock went back
+        correction = Correction(id=new_id(), assignment_id=assignment, reviewer_id=reviewer_id, text=text, request_key=key, created_at=at)
         session.add(correction)
         return Receipt(correction.id, assignment, len(earlier) + 1)
 

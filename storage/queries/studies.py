@@ -26,6 +26,8 @@ from storage.tables import (
     Vote,
 )
 
+LEFT, RIGHT, LEFT_ARM, RIGHT_ARM = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
+
 
 @dataclass(frozen=True, slots=True)
 class ArmRow:
@@ -216,12 +218,11 @@ def taken(session: Session, study_id: int, since: float, pair_key: str | None = 
 
 def given_to(session: Session, study_id: int, reviewer_id: int) -> list[GivenRow]:
     """A reviewer's assignments in a study, oldest first."""
-    left, right = aliased(Answer), aliased(Answer)
     query = (
         select(col(Assignment.id), col(Assignment.pair_key), col(Assignment.prompt_id), _has_vote().label("voted"),
-               col(left.voided_at), col(right.voided_at))
-        .join(left, col(left.id) == col(Assignment.left_answer_id))
-        .join(right, col(right.id) == col(Assignment.right_answer_id))
+               col(LEFT.voided_at), col(RIGHT.voided_at))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
         .where(col(Assignment.study_id) == study_id, col(Assignment.reviewer_id) == reviewer_id)
         .order_by(col(Assignment.served_at), col(Assignment.id))
     )  # fmt: skip
@@ -246,14 +247,13 @@ def assignment(session: Session, assignment_id: str) -> Assignment | None:
 
 
 def pair_texts(session: Session, assignment_id: str) -> PairTexts:
-    left, right = aliased(Answer), aliased(Answer)
     query = (
         select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input),
-               col(left.text), col(right.text), col(left.voided_at), col(right.voided_at))
+               col(LEFT.text), col(RIGHT.text), col(LEFT.voided_at), col(RIGHT.voided_at))
         .select_from(Assignment)
         .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
-        .join(left, col(left.id) == col(Assignment.left_answer_id))
-        .join(right, col(right.id) == col(Assignment.right_answer_id))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
         .where(col(Assignment.id) == assignment_id)
     )  # fmt: skip
     study_id, prompt_id, instruction, input_text, left_text, right_text, lost, gone = session.execute(query).one()
@@ -298,15 +298,14 @@ def voted_count(session: Session, study_id: int) -> int:
 
 def votes(session: Session, study_id: int) -> list[VoteRow]:
     """Every revision of every vote of a study, in the order cast."""
-    left, right, left_arm, right_arm = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
     query = (
-        select(Vote, Assignment, Prompt, left, right, col(left_arm.name), col(right_arm.name))
+        select(Vote, Assignment, Prompt, LEFT, RIGHT, col(LEFT_ARM.name), col(RIGHT_ARM.name))
         .join(Assignment, col(Assignment.id) == col(Vote.assignment_id))
         .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
-        .join(left, col(left.id) == col(Assignment.left_answer_id))
-        .join(right, col(right.id) == col(Assignment.right_answer_id))
-        .join(left_arm, col(left_arm.id) == col(left.arm_id))
-        .join(right_arm, col(right_arm.id) == col(right.arm_id))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+        .join(LEFT_ARM, col(LEFT_ARM.id) == col(LEFT.arm_id))
+        .join(RIGHT_ARM, col(RIGHT_ARM.id) == col(RIGHT.arm_id))
         .where(col(Assignment.study_id) == study_id)
         .order_by(col(Vote.created_at), col(Vote.assignment_id), col(Vote.revision))
     )
