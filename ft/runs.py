@@ -43,10 +43,10 @@ STOPPED = "Stopped on request; no adapter was made. Start a new run when you are
 
 @dataclass(frozen=True, slots=True)
 class BaseChoice:
-    """The base a run trains on. `model` is a folder or hub id; `name` is what the adapter says about it (no machine path)."""
+    """The base a run trains on, in the words of the settings; fetched or converted bases are kept under the folder `bases`."""
 
     model: str
-    name: str = ""
+    bases: str
     device: str = "auto"
     dtype: str = "auto"
 

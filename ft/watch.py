@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft.errors import BadInput
 from ft.journal import Journal
+from ft.losses import answer_nll, can_use_own_head
 
 STEPS_BETWEEN = 5  # validating more often than this would cost a short run more than its training
 Batch = dict[str, torch.Tensor]
@@ -29,9 +30,8 @@ def validation_loss(model: Any, batches: list[Batch], should_stop: Callable[[], 
                 if should_stop():
                     break
                 moved = {key: value.to(model.device) for key, value in batch.items()}
-                out = model(**moved, use_cache=False, fused_lm_head=True)
-                total -= float(out.log_probs.double().sum())
-                tokens += int(out.label_mask.sum())
+                nll, count = answer_nll(model, moved, own_head=can_use_own_head(model, 1))
+                total, tokens = total + float(nll), tokens + int(count)
     finally:
         model.train(was_training)
     return total / max(tokens, 1)
@@ -46,6 +46,7 @@ class Watch(TrainerCallback):
         self.journal, self.batches, self.should_stop = journal, batches, should_stop
         self.evaluations, self.patience, self.learning_rate = evaluations, patience, learning_rate
         self.every = 1
+        self.count_tokens: Callable[[], int] = lambda: 0
         self.stopped = self.early = False
         self.before = self.best = math.inf
         self.best_step = self.without_gain = self.tokens = 0
@@ -82,7 +83,7 @@ class Watch(TrainerCallback):
         step, loss = state.global_step, float(logs["loss"])
         self._refuse_nan(loss, step)
         self._losses.append((step, loss))
-        self.tokens = int(logs.get("num_tokens", 0))
+        self.tokens = self.count_tokens()
         left = self._seconds_left(state)
         self.journal.event(
             "train", step, steps=state.max_steps, loss=loss, learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"),

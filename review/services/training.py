@@ -66,7 +66,8 @@ class Training:
         notes = []
         if not validation:
             train, validation = runs.hold_out(train)
-            notes.append(f"{len(validation)} of {len(train) + len(validation)} examples are held out for validation, since none are marked for it.")
+            all_rows = len(train) + len(validation)
+            notes.append(f"{len(validation)} of {all_rows} examples are held out for validation, since none are marked for it.")
         if spec.lora.dora:
             notes.append("A DoRA adapter cannot answer in one batch with others: its answers take longer.")
         if len(train) < 20:
@@ -150,7 +151,8 @@ class Training:
             if stored.status not in queries.ACTIVE:
                 return
             last = queries.last_event(session, row.id)
-            session.add_all(RunEvent(run_id=row.id, seq=e.seq, kind=e.kind, step=e.step, data=e.data, at=e.at) for e in fresh if e.seq > last)
+            fresh = [event for event in fresh if event.seq > last]
+            session.add_all(RunEvent(run_id=row.id, seq=e.seq, kind=e.kind, step=e.step, data=e.data, at=e.at) for e in fresh)
             stored.status, stored.message = state.status, state.message
             stored.started_at = state.started_at
             stored.ended_at = state.ended_at or (time.time() if state.status == "lost" else None)
