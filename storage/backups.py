@@ -13,19 +13,24 @@ from storage import errors
 
 def back_up(source: Path, target: Path) -> None:
     """Raises NotWritable (also where `target` exists already: no backup is overwritten), DiskFull, Damaged."""
-    if target.exists():
-        raise errors.NotWritable(f"{target} is there already and was not touched. Choose another name for the backup.")
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # the name is taken: nobody else can
+    except FileExistsError as error:
+        raise errors.NotWritable(f"{target} is there already and was not touched. Choose another name for the backup.") from error
+    except OSError as error:
+        raise errors.from_system(error, str(target)) from error
     part = target.with_name(target.name + ".part")
     try:
-        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         _copy(source, part)
-        os.link(part, target)
-    except sqlite3.Error as error:
-        raise errors.sorted_out(error, str(target)) or error from error
-    except OSError as error:
-        raise errors.not_writable(str(target), error.strerror or str(error)) from error
-    finally:
-        part.unlink(missing_ok=True)
+        part.replace(target)
+    except BaseException as error:
+        for left in (target, part, part.with_name(part.name + "-journal")):
+            left.unlink(missing_ok=True)
+        if sorted_out := errors.sorted_out(error, str(target)):
+            raise sorted_out from error
+        raise
+    _sync(target.parent)
 
 
 def _copy(source: Path, part: Path) -> None:
@@ -35,5 +40,12 @@ def _copy(source: Path, part: Path) -> None:
         found = new.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise errors.damaged(str(part), found)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(part)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

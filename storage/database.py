@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, exc, make_url
 from sqlmodel import Session
 
-from storage import errors, migrating
+from storage import backups, errors, migrating
 
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
 CHECKED_AT_START = 512 * 2**20  # bytes; a larger file would hold up the start for seconds
@@ -34,12 +34,15 @@ class ReadSession(Session):
 
 
 class Database:
-    """`busy_seconds` is how long a writer waits for its turn before `errors.Locked`. Raises BadUrl, NotWritable, Damaged."""
+    """`busy_seconds` is how long a writer waits for this process's other writers, and again for other processes', before Locked.
+
+    Creates the SQLite file and its folder. Raises BadUrl, NotWritable, Damaged.
+    """
 
     def __init__(self, url: str, *, busy_seconds: float = 10.0) -> None:
         self.url = _read_url(url)
         self.busy_seconds = busy_seconds
-        self.path = Path(self.url.database).absolute() if self.is_sqlite and self.url.database else None
+        self.path = Path(self.url.database) if self.is_sqlite and self.url.database else None
         self.where = str(self.path) if self.path else self.url.render_as_string(hide_password=True)
         if self.path:
             _prepare_file(self.path)
@@ -92,9 +95,7 @@ class Database:
         """Write a complete, checked copy to `path` while others go on writing. Raises NotWritable, DiskFull, Damaged."""
         if not self.path:
             raise errors.BadUrl(f"{self.where} is not a SQLite file. Back it up with pg_dump.")
-        from storage.backups import back_up
-
-        back_up(self.path, Path(path))
+        backups.back_up(self.path, Path(path))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -131,7 +132,9 @@ class Database:
                 connection.execute(f"PRAGMA {name}={value}")
             found = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted}
         except sqlite3.Error as error:
-            raise errors.sorted_out(error, self.where) or error from error
+            if sorted_out := errors.sorted_out(error, self.where):
+                raise sorted_out from error
+            raise
         if found != wanted:
             wrong = ", ".join(f"{name}={found[name]}" for name in wanted if found[name] != wanted[name])
             raise errors.not_writable(self.where, f"it refuses safe settings: {wrong}; is it on a network share?")
@@ -155,8 +158,9 @@ class Database:
         except exc.TimeoutError as error:
             raise errors.locked(self.where) from error
         except exc.DBAPIError as error:
-            sorted_out = errors.sorted_out(error.orig, self.where) if error.orig else None
-            raise sorted_out or error from error
+            if error.orig and (sorted_out := errors.sorted_out(error.orig, self.where)):
+                raise sorted_out from error
+            raise
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
@@ -182,16 +186,15 @@ def _begin_sqlite(connection: Connection) -> None:
 def _read_url(url: str) -> URL:
     try:
         parsed = make_url(url)
-        backend = parsed.get_backend_name()
     except (exc.ArgumentError, ValueError) as error:
         raise errors.BadUrl(f"The database address cannot be read. {ADDRESSES}") from error
-    if backend not in ("sqlite", "postgresql"):
-        raise errors.BadUrl(f"Tiebreak cannot use a {backend} database. {ADDRESSES}")
-    if backend == "sqlite" and (parsed.database or ":memory:").startswith((":memory:", "file:")):
-        raise errors.BadUrl(f"A database in memory would lose every vote. {ADDRESSES}")
-    if backend == "postgresql" and parsed.drivername == "postgresql":
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
-    return parsed.set(drivername="sqlite") if backend == "sqlite" else parsed
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise errors.BadUrl(f"Tiebreak cannot use a {parsed.drivername} database. {ADDRESSES}")
+    if (parsed.database or ":memory:").startswith((":memory:", "file:")):
+        raise errors.BadUrl(f"A database in memory would lose every vote. {ADDRESSES}")
+    return parsed.set(database=str(Path(parsed.database or "").absolute()))
 
 
 def _prepare_file(path: Path) -> None:
@@ -199,11 +202,11 @@ def _prepare_file(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        path.chmod(0o600)
         with path.open("rb") as file:
             start = file.read(16)
+        path.chmod(0o600)
     except OSError as error:
-        raise errors.not_writable(str(path), error.strerror or str(error)) from error
+        raise errors.from_system(error, str(path)) from error
     wal = path.with_name(path.name + "-wal")
     if not start and wal.exists() and wal.stat().st_size:
         raise errors.damaged(str(path), "the file is empty, but its write-ahead log is not")

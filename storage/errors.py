@@ -16,6 +16,7 @@
 Must not know models, screens or services; `review/services/faults.py` turns these into messages for people.
 """
 
+import errno
 import sqlite3
 
 
@@ -92,9 +93,15 @@ def sorted_out(error: BaseException, where: str) -> DatabaseError | None:
     """The DatabaseError for a driver's `error` about the database `where`; None if it is none of ours (a bug, a broken CHECK)."""
     if isinstance(error, DatabaseError):
         return error
+    if isinstance(error, OSError):
+        return from_system(error, where)
     if isinstance(error, sqlite3.Error):
         return _from_sqlite(error, where)
     return _from_postgres(error, where)
+
+
+def from_system(error: OSError, where: str) -> DatabaseError:
+    return disk_full(where) if error.errno in (errno.ENOSPC, errno.EDQUOT) else not_writable(where, error.strerror or str(error))
 
 
 def _from_sqlite(error: sqlite3.Error, where: str) -> DatabaseError | None:

@@ -75,6 +75,15 @@ def test_a_backup_never_overwrites(db: Database, tmp_path: Path) -> None:
         db.backup(db.path)
 
 
+def test_a_failed_backup_leaves_nothing_behind(db: Database, tmp_path: Path) -> None:
+    assert db.path is not None
+    db.close()
+    db.path.write_bytes(b"junk" * 1000)
+    with pytest.raises(errors.Damaged):
+        db.backup(tmp_path / "b.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_backup_to_nowhere_is_named_and_leaves_nothing(db: Database, tmp_path: Path) -> None:
     with pytest.raises(errors.NotWritable, match="missing folder"):
         db.backup(tmp_path / "missing folder" / "b.db")

@@ -303,6 +303,7 @@ def test_another_programs_database_is_left_alone(home: Path) -> None:
         ("tiebreak.db", "cannot be read"),
         ("mysql://root@host/db", "mysql"),
         ("nonsense://x", "nonsense"),
+        ("sqlite+pysqlcipher:///x.db", "pysqlcipher"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
@@ -312,6 +313,15 @@ def test_addresses_that_cannot_be_used_are_refused_with_an_example(url: str, sai
     with pytest.raises(errors.BadUrl, match=said) as caught:
         Database(url)
     assert "sqlite:////" in str(caught.value)
+
+
+def test_a_relative_address_is_that_of_the_folder_it_was_opened_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    db = Database("sqlite:///here.db")
+    monkeypatch.chdir("/")
+    db.migrate()
+    assert db.path == home / "here.db"
+    assert (home / "here.db").stat().st_size > 0
 
 
 def test_passwords_in_addresses_are_not_shown() -> None:

@@ -77,14 +77,11 @@ def test_bad_addresses_junk_files_and_locks_speak_to_people(home: Path) -> None:
     (home / "junk.db").write_text("junk")
     with pytest.raises(Unavailable, match=r"junk\.db"):
         faults.open_database(f"sqlite:///{home / 'junk.db'}")
-    db = faults.open_database(f"sqlite:///{home / 'tiebreak.db'}")
-    db.busy_seconds = 0.1
+    db = faults.open_database(f"sqlite:///{home / 'tiebreak.db'}", busy_seconds=0.1)
     db.migrate()
-    db.close()
     with pytest.raises(Unavailable, match="already"):
         db.backup(home / "junk.db")
-    fast = faults._ClearDatabase(str(db.url), busy_seconds=0.1)
     with closing(sqlite3.connect(home / "tiebreak.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Busy, match="try again"), fast.write():
+        with pytest.raises(Busy, match="try again"), db.write():
             pass

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 from sqlmodel import Session, SQLModel, create_engine
@@ -23,6 +22,8 @@ from storage import errors, migrating, triggers
 from storage.database import Database
 from storage.tables import APPEND_ONLY, Example, Run, Snapshot, SnapshotExample, Study, User, metadata
 from tests.ballot_box import fill, vote
+
+ROOT = Path(__file__).parents[1]
 
 
 def schema(path: Path) -> dict[str, str]:
@@ -212,20 +213,22 @@ def test_two_programs_migrating_at_once_both_succeed(home: Path) -> None:
 
 
 @pytest.mark.hostile
-def test_a_migration_that_fails_midway_leaves_the_old_schema(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 9)", "os._exit(1)", "raise_(OSError('no'))"])
+@pytest.mark.parametrize("step", ["triggers.install", "triggers.remove", "migrating._check_foreign_keys"])
+def test_a_migration_killed_midway_leaves_the_old_schema(home: Path, step: str, death: str) -> None:
     path = home / "tiebreak.db"
-    install = triggers.install
-
-    def fail(connection: Connection) -> None:
-        install(connection)
-        assert "vote" in inspect(connection).get_table_names()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(triggers, "install", fail)
-    with pytest.raises(KeyboardInterrupt):
-        Database(f"sqlite:///{path}").migrate()
+    code = f"""if True:
+        import os, sys
+        from storage import migrating, triggers
+        from storage.database import Database
+        def raise_(error): raise error
+        def die(connection, *_):
+            connection.exec_driver_sql("CREATE TABLE half_done (id)")
+            {death}
+        {step} = die
+        Database(sys.argv[1]).migrate()"""
+    assert subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=False, capture_output=True, cwd=ROOT).returncode
     assert schema(path) == {}
-    monkeypatch.undo()
     Database(f"sqlite:///{path}").migrate()
     assert "vote" in schema(path)
 
@@ -274,7 +277,7 @@ def test_a_revision_that_leaves_rows_dangling_is_taken_back(db: Database, next_r
 
 def test_migrations_are_found_from_any_folder(home: Path, tmp_path: Path) -> None:
     code = "import sys; from storage.database import Database; Database(sys.argv[1]).migrate()"
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"PYTHONPATH": str(ROOT)}
     url = f"sqlite:///{home / 'tiebreak.db'}"
     subprocess.run([sys.executable, "-c", code, url], check=True, cwd=tmp_path, env=environment)
     assert "vote" in schema(home / "tiebreak.db")

@@ -103,7 +103,7 @@ class _ClearDatabase(Database):
             super().backup(path)
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, busy_seconds: float = 10.0) -> Database:
     """A Database that speaks to people. Raises BadInput for an unusable address, Unavailable for an unusable file."""
     with clear():
-        return _ClearDatabase(url)
+        return _ClearDatabase(url, busy_seconds=busy_seconds)
