@@ -10,6 +10,7 @@ Choice = Literal["left", "right", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 MAX_COMMENT = 4_000
 MAX_CORRECTION = 20_000
+MAX_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,30 @@ class Receipt:
     id: str
     assignment: str
     revision: int
+
+
+def ballot_problem(ballot: Ballot) -> str:
+    """What is wrong with a ballot's form, in a sentence; "" when nothing is. Whether it may be cast is for others to say."""
+    if problem := key_problem(ballot.key) or text_problem("The comment", ballot.comment, MAX_COMMENT):
+        return problem
+    if ballot.choice not in CHOICES or any(word not in CHOICES for word in ballot.criteria.values()):
+        return f"A vote is one of {', '.join(CHOICES)}. Choose one of them."
+    if len(set(ballot.reasons)) != len(ballot.reasons):
+        return "A reason was given twice. Give each once."
+    if isinstance(ballot.revises, bool) or not isinstance(ballot.revises, int) or ballot.revises < 0:
+        return "The revision to replace is not a number. Load the page again."
+    return ""
+
+
+def key_problem(key: str) -> str:
+    good = isinstance(key, str) and 1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()
+    return "" if good else "The request's key is missing or unusable. Load the page again."
+
+
+def text_problem(what: str, text: str, longest: int) -> str:
+    """`what` begins the sentence. Longer than `longest` characters, NUL and lone surrogates are refused: no database keeps them."""
+    if not isinstance(text, str) or len(text) > longest:
+        return f"{what} is longer than {longest} characters. Shorten it."
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+        return f"{what} contains a character that cannot be stored. Remove it or type the text again."
+    return ""

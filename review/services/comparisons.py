@@ -17,7 +17,7 @@ from sqlmodel import Session
 
 from ft.errors import BadInput, Busy, Conflict, NotFound, Refused
 from review.protocol.assignment import Candidate, Given, choose, pair_key, waiting
-from review.protocol.ballots import CHOICES, MAX_COMMENT, MAX_CORRECTION, Ballot, BlindPair, Receipt, Rest
+from review.protocol.ballots import MAX_CORRECTION, Ballot, BlindPair, Receipt, Rest, ballot_problem, key_problem, text_problem
 from review.protocol.blinding import EMPTY, VOIDED, draw_sides, identity_words, new_id, prompt_text, shown_text, telling
 from review.services.faults import reading, writing
 from review.services.studies import identical_row, live_pairs, record
@@ -29,7 +29,6 @@ from storage.tables import Assignment, Correction, Study, Vote
 USUAL_SECONDS = 30.0  # a reviewer's pace before the first votes tell
 REMEMBERED = 20  # votes that the pace is measured on
 HELD = 30 * 60.0  # seconds for which a pair somebody is looking at is not given to others
-MAX_KEY = 200
 NOT_YOURS = "This pair was not given to you. Load the next pair."
 ALREADY = "You have already voted on this pair, perhaps in another tab. Go on with the next pair."
 
@@ -83,13 +82,12 @@ class Comparisons:
         Raises BadInput; Refused for a pair that is not this reviewer's, is void, or whose study takes no votes; Conflict for a
         pair already voted on elsewhere, and for a key already used for another vote.
         """
-        _check_ballot(ballot)
+        _refuse(ballot_problem(ballot))
         return self._once(lambda session: self._record_vote(session, reviewer_id, ballot))
 
     def correct(self, reviewer_id: int, assignment: str, text: str, key: str) -> Receipt:
         """Store the ideal answer for a pair this reviewer has voted on; the newest counts. The same key twice is one row."""
-        _check_key(key)
-        _check_text("The ideal answer", text, MAX_CORRECTION)
+        _refuse(key_problem(key) or text_problem("The ideal answer", text, MAX_CORRECTION))
         if not text.strip():
             raise BadInput("The ideal answer is empty. Write it, or go on without one.")
         return self._once(lambda session: self._record_correction(session, reviewer_id, assignment, text, key))
@@ -297,29 +295,9 @@ def _check_revision(study: Study, latest: int, revises: int) -> None:
         raise Refused("The arms of this pair were shown after your vote, so it stands. Go on with the next pair.")
 
 
-def _check_ballot(ballot: Ballot) -> None:
-    _check_key(ballot.key)
-    if ballot.choice not in CHOICES:
-        raise BadInput(f"A vote is one of {', '.join(CHOICES)}. Choose one of them.")
-    if isinstance(ballot.revises, bool) or not isinstance(ballot.revises, int) or ballot.revises < 0:
-        raise BadInput("The revision to replace must be a number. Load the page again.")
-    _check_text("The comment", ballot.comment, MAX_COMMENT)
-    if any(not isinstance(word, str) or word not in CHOICES for word in ballot.criteria.values()):
-        raise BadInput(f"Each criterion is answered with one of {', '.join(CHOICES)}. Choose one of them.")
-    if len(set(ballot.reasons)) != len(ballot.reasons):
-        raise BadInput("A reason was given twice. Give each once.")
-
-
-def _check_key(key: str) -> None:
-    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
-        raise BadInput("The request's key is missing or unusable. Load the page again.")
-
-
-def _check_text(what: str, text: str, longest: int) -> None:
-    if not isinstance(text, str) or len(text) > longest:
-        raise BadInput(f"{what} is longer than {longest} characters. Shorten it.")
-    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
-        raise BadInput(f"{what} contains a character that cannot be stored. Remove it or type the text again.")
+def _refuse(problem: str) -> None:
+    if problem:
+        raise BadInput(problem)
 
 
 def _export_row(study: str, row: rows.VoteRow, reviewer: str, newest: int) -> dict[str, Any]:

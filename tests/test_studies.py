@@ -1,0 +1,252 @@
+"""Studies against a real database: declaring, opening, progress and result."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import select
+
+from ft.errors import BadInput, Conflict, NotFound, Refused, UserError
+from review.protocol.ballots import Ballot
+from review.protocol.tally import VoteRecord, tally
+from review.protocol.verdict import Rule
+from review.services.studies import Studies
+from storage.database import Database
+from storage.tables import Answer, Arm, Audit, Study
+from tests.judging import VARIANTS, cast, count, furnish, opened, pair, prefer
+
+
+def likes_tuned(found):  # type: ignore[no-untyped-def]
+    return prefer(found, VARIANTS[1])
+
+
+def void_one(db: Database) -> None:
+    with db.write() as session:
+        answer = session.exec(select(Answer)).first()
+        assert answer
+        answer.voided_at = 1.0
+
+
+def test_a_study_declares_arms_prompts_and_rule_and_starts_as_a_draft(db: Database) -> None:
+    house = furnish(db)
+    made = house.studies.create("winter", "tickets", ["tuned-v3", "base"], criteria=["accuracy"], rule={"min_votes": 3}, by=house.engineer)
+    assert (made.state, made.set_name, made.split, made.votes_per_pair, made.against) == ("draft", "tickets", "test", 1, "base")
+    assert made.arms == ("base", "tuned-v3")
+    assert made.rule == Rule(min_votes=3)
+    assert house.studies.studies() == [made] == [house.studies.study("winter")]
+
+
+def test_the_default_rule_never_asks_for_more_votes_than_the_study_can_collect(db: Database) -> None:
+    house = furnish(db, prompts=6)
+    assert house.studies.create("small", "tickets", ["base", "tuned-v3"]).rule.min_votes == 6
+    assert house.studies.create("large", "tickets", ["base", "tuned-v3"], votes_per_pair=5).rule.min_votes == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"name": "  "}, BadInput, "name"),
+        ({"name": "x" * 101}, BadInput, "100"),
+        ({"arms": ["base"]}, BadInput, "two different arms"),
+        ({"arms": ["base", "base"]}, BadInput, "two different arms"),
+        ({"arms": ["base", "gone"]}, NotFound, "tuned-v3"),
+        ({"set_name": "gone"}, NotFound, "tiebreak import"),
+        ({"split": "all"}, BadInput, "train, validation, test"),
+        ({"split": "train"}, BadInput, "no train prompts"),
+        ({"votes_per_pair": 0}, BadInput, "votes_per_pair"),
+        ({"reveal": "never"}, BadInput, "after_close"),
+        ({"criteria": [" "]}, BadInput, "Criteria"),
+        ({"rule": {"min_rate": 1}}, BadInput, "min_rate"),
+        ({"rule": {"min_win_rate": 7}}, BadInput, "min_win_rate"),
+        ({"rule": {"min_votes": 7}}, BadInput, "6 votes at most"),
+        ({"against": "gone"}, BadInput, "gone"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_in_words_and_leaves_no_row(
+    db: Database, change: dict[str, object], error: type[UserError], words: str
+) -> None:
+    house = furnish(db)
+    good = {"name": "winter", "set_name": "tickets", "arms": ["base", "tuned-v3"]}
+    with pytest.raises(error, match=words):
+        house.studies.create(**(good | change))  # type: ignore[arg-type]
+    assert count(db, Study) == 0
+
+
+def test_everything_wrong_with_a_declaration_is_said_at_once(db: Database) -> None:
+    with pytest.raises(BadInput) as caught:
+        furnish(db).studies.create("", "tickets", [], split="x", votes_per_pair=0, reveal="y")
+    assert len(str(caught.value).split(": choose")) == 4
+
+
+def test_a_taken_name_is_refused(db: Database) -> None:
+    house = opened(db)
+    with pytest.raises(Conflict, match="exists already"):
+        house.studies.create("winter", "tickets", ["base", "tuned-v3"])
+
+
+def test_arms_that_lack_answers_are_named_with_what_to_run(db: Database) -> None:
+    house = furnish(db)
+    with db.write() as session:
+        session.add(Arm(name="my new", kind="imported", settings_hash="n"))
+    void_one(db)
+    with pytest.raises(Refused) as caught:
+        house.studies.create("winter", "tickets", ["base", "tuned-v3", "my new"])
+    assert "base lacks 1 of 6 answers, my new lacks 6 of 6 answers" in str(caught.value)
+    assert "tiebreak answer tickets --split test --arm base --arm 'my new'" in str(caught.value)
+
+
+def test_a_draft_whose_answers_were_voided_does_not_open(db: Database) -> None:
+    house = furnish(db)
+    house.studies.create("winter", "tickets", ["base", "tuned-v3"])
+    void_one(db)
+    with pytest.raises(Refused, match="lacks 1 of 6"):
+        house.studies.open("winter")
+
+
+def test_a_study_opens_pauses_reopens_and_closes_for_good(db: Database) -> None:
+    house = furnish(db)
+    house.studies.create("winter", "tickets", ["base", "tuned-v3"], by=house.engineer)
+    for wrong in (house.studies.pause, house.studies.close):
+        with pytest.raises(Refused):
+            wrong("winter")
+    first = house.studies.open("winter", by=house.engineer)
+    assert house.studies.open("winter") == first
+    assert house.studies.pause("winter", by=house.engineer).state == "paused"
+    again = house.studies.open("winter", by=house.engineer)
+    assert (again.state, again.opened_at) == ("open", first.opened_at)
+    closed = house.studies.close("winter", by=house.engineer)
+    assert closed.closed_at
+    assert house.studies.close("winter") == closed
+    for wrong in (house.studies.open, house.studies.pause):
+        with pytest.raises(Refused):
+            wrong("winter")
+    with db.session() as session:
+        actions = [(row.action, row.user_id) for row in session.exec(select(Audit))]
+    assert actions == [(f"study.{a}", house.engineer) for a in ("created", "opened", "paused", "opened", "closed")]
+
+
+def test_an_unknown_study_is_not_found(db: Database) -> None:
+    house = furnish(db)
+    for act in (house.studies.study, house.studies.open, house.studies.progress, house.studies.result, house.comparisons.export_votes):
+        with pytest.raises(NotFound, match="gone"):
+            act("gone")
+
+
+def test_the_rule_cannot_change_after_opening_even_by_sql(db: Database) -> None:
+    opened(db)
+    with pytest.raises(Exception, match="fixed once it is open"), db.write() as session:
+        session.execute(text("UPDATE study SET rule = '{}'"))
+
+
+def test_progress_tells_votes_pairs_and_each_reviewers_pace(db: Database) -> None:
+    house = opened(db, prompts=4, votes_per_pair=2)
+    cast(house, 0, seconds=40)
+    cast(house, 0, seconds=60)
+    cast(house, 1, seconds=30)
+    pair(house, 1)
+    told = house.studies.progress("winter")
+    assert (told.votes, told.needed, told.pairs, told.identical) == (3, 8, 4, 0)
+    assert [(r.name, r.votes, r.seconds) for r in told.reviewers] == [("reviewer 0", 2, 50), ("reviewer 1", 1, 30)]
+
+
+def test_a_reviewer_who_cannot_have_read_is_doubted(db: Database) -> None:
+    house = opened(db, prompts=12, votes_per_pair=2)
+    for _ in range(12):
+        cast(house, 0, seconds=1)
+        cast(house, 1, "tie", seconds=40)
+    hasty, steady = house.studies.progress("winter").reviewers
+    assert "12 of 12 votes came faster" in hasty.doubts[0]
+    assert steady.doubts == ()
+
+
+def test_a_study_without_votes_has_a_result_that_asks_for_them(db: Database) -> None:
+    result = opened(db).studies.result("winter")
+    assert (result.votes, result.verdict.kind, result.verdict.votes_needed) == (0, "more", 6)
+    assert json.loads(json.dumps(asdict(result), allow_nan=False))["best"] == "tuned-v3"
+
+
+def test_a_clear_preference_ships_with_rate_interval_and_evidence(db: Database) -> None:
+    house = opened(db, prompts=30, votes_per_pair=2)
+    for turn in range(30):
+        for reviewer in range(2):
+            cast(house, reviewer, "tie" if turn % 10 == 9 else likes_tuned)
+    result = house.studies.result("winter")
+    tuned, base = result.arm("tuned-v3"), result.arm("base")
+    assert tuned
+    assert base
+    assert (tuned.votes, tuned.win_rate.wins, tuned.win_rate.losses) == (60, 54, 0)
+    assert tuned.win_rate.value == 0.95
+    assert base.win_rate.value == pytest.approx(0.05)
+    assert tuned.win_rate.low > 0.8
+    assert (result.verdict.kind, result.best, result.flips) == ("ship", "tuned-v3", ())
+    assert result.e_value > 1000
+    assert tuned.title == ""
+    assert tuned.kind == "adapter"
+    assert base.verdict is None
+
+
+def test_agreement_is_told_where_reviewers_overlap(db: Database) -> None:
+    house = opened(db, prompts=10, votes_per_pair=2)
+    for turn in range(10):
+        for reviewer in range(2):
+            cast(house, reviewer, (lambda p: prefer(p, VARIANTS[1])) if turn % 2 else (lambda p: prefer(p, VARIANTS[0])))
+    agreement = house.studies.result("winter").agreement
+    assert agreement is not None
+    assert -1 <= agreement <= 1
+    assert opened_without_overlap(house) is None
+
+
+def opened_without_overlap(house) -> float | None:  # type: ignore[no-untyped-def]
+    house.studies.close("winter")
+    house.studies.create("spring", "tickets", ["base", "tuned-v3"])
+    house.studies.open("spring")
+    cast(house, 0)
+    return house.studies.result("spring").agreement
+
+
+# T28
+
+
+def test_the_result_recomputed_from_the_export_is_the_displayed_one(db: Database) -> None:
+    house = opened(db, prompts=12, arms=("base", "tuned-v3", "tuned-v4"), votes_per_pair=2)
+    choices = ["left", "right", "tie", "both_bad", likes_tuned]
+    for turn in range(30):
+        for reviewer in range(2):
+            found = cast(house, reviewer, choices[(turn * 3 + reviewer) % 5], seconds=5 + turn)
+            if turn % 7 == 0:
+                again = Ballot(found.assignment, "right", key=f"again {found.assignment}", revises=1)
+                house.comparisons.vote(house.reviewers[reviewer], again)
+    shown = house.studies.result("winter")
+    exported = [json.loads(json.dumps(row)) for row in house.comparisons.export_votes("winter")]
+    records = [
+        VoteRecord(
+            assignment=row["assignment_id"],
+            revision=row["revision"],
+            pair=row["pair_key"],
+            prompt=row["prompt_id"],
+            reviewer=row["reviewer_id"],
+            left_arm=row["left_arm"],
+            right_arm=row["right_arm"],
+            choice=row["choice"],
+            kind=row["kind"],
+            marked=bool(row["marked"]),
+            voided=row["voided"],
+        )
+        for row in exported
+    ]
+    again = tally(records, shown.study.arms, shown.study.against, shown.study.rule)
+    assert [asdict(arm) for arm in again.arms] == [
+        {k: v for k, v in asdict(arm).items() if k not in ("kind", "title", "votes")} for arm in shown.arms
+    ]
+    assert (again.verdict, again.e_value, again.agreement, again.votes) == (shown.verdict, shown.e_value, shown.agreement, shown.votes)
+    assert sum(row["counts"] for row in exported) == shown.votes == 60
+
+
+def test_a_result_survives_the_process(db: Database) -> None:
+    house = opened(db)
+    cast(house, 0)
+    before = house.studies.result("winter")
+    other = Database(str(db.url))
+    assert Studies(other).result("winter") == before
+    other.close()
