@@ -53,10 +53,7 @@ def curve(lines: Sequence[tuple[str, Points]], words: str, width: int = 640, hei
         f'<text x="{left - 6}" y="{py(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
         for t in ticks
     ]
-    parts += [
-        f'<text x="{px(x):.1f}" y="{height - 10}" text-anchor="{anchor}">{x:g}</text>'
-        for x, anchor in ((x0, "start"), (x1, "end"))
-    ]
+    parts += [f'<text x="{px(x):.1f}" y="{height - 10}" text-anchor="{anchor}">{x:g}</text>' for x, anchor in ((x0, "start"), (x1, "end"))]
     parts.append(f'<text x="{(left + right) / 2:.0f}" y="{height - 10}" text-anchor="middle">{escape(across)}</text>')
     for index, (_, points) in enumerate(clean):
         parts += _line(index, [(px(x), py(y)) for x, y in points])

@@ -210,7 +210,7 @@ def table(headings: list[str], rows: list[list[str]], caption: str, numeric: tup
     body = "".join("<tr>" + "".join(f"<td{cls(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
     return (
         f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="tb-table">'
-        f'<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -18,23 +18,20 @@ PAGE = 10
 SHOWN_REJECTS = 200
 BY_ITSELF = "decided for you"
 ANY = "all"
-FORMATS = (
-    "<details class='tb-more'><summary>What a file may look like</summary><p>One row for each case: what was asked, and the answer you would have "
-    "liked. JSON Lines is exact; JSON, CSV and TSV work too.</p>"
-    '<pre class="tb-plain tb-small tb-code">{"instruction": "How do I reset my gateway?", "input": "", "output": "Go to Settings > Network …", '
-    '"category": "network"}</pre>'
-    '<p>Chat exports are read as well:</p><pre class="tb-plain tb-small tb-code">{"messages": [{"role": "user", "content": "…"}, '
-    '{"role": "assistant", "content": "…"}]}</pre>'
-    "<p>Other column names? Say below which of your columns is which. A row that cannot be read is kept aside with its line and the reason; "
-    "nothing else is lost by it.</p></details>"
-)
+FORMATS = """<details class="tb-more"><summary>What a file may look like</summary>
+<p>One row for each case: what was asked, and the answer you would have liked. JSON Lines is exact; JSON, CSV and TSV work too.</p>
+<pre class="tb-plain tb-small tb-code">{"instruction": "How do I reset my gateway?", "input": "", "output": "Go to Settings &gt; …"}</pre>
+<p>Chat exports are read as well:</p>
+<pre class="tb-plain tb-small tb-code">{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}</pre>
+<p>Other column names? Say below which of your columns is which. A row that cannot be read is kept aside with its line and the reason;
+nothing else is lost by it.</p></details>"""
 
 
 def sets_html(sets: "list[SetView]") -> str:
     if not sets:
-        return empty_state("No prompts yet.", "Import a file below: support tickets with the answers you liked are the best start.")
+        return empty_state("No prompts yet.", "Import a file below. Support tickets with the answers you liked are best.")
     rows = [
-        [f'<b dir="auto">{escape(one.name)}</b>', *(str(one.splits.get(split, 0)) for split in SPLITS), str(one.references), str(one.rejected)]
+        [f'<b dir="auto">{escape(one.name)}</b>', *(str(n) for n in (*map(one.splits.get, SPLITS), one.references, one.rejected))]
         for one in reversed(sets)
     ]
     return table(["Prompt set", *SPLITS, "with an answer", "kept aside"], rows, "Prompt sets, newest first", numeric=(1, 2, 3, 4, 5))
@@ -45,7 +42,8 @@ def report_html(report: "ImportReport") -> str:
     splits = ", ".join(f"{count} {split}" for split, count in report.splits.items() if count) or "none"
     said = [
         f'<p role="status"><b>{report.added} prompts came into <span dir="auto">{escape(report.set_name)}</span></b> ({escape(splits)}). '
-        f"{report.duplicates} were there already, {len(report.rejected)} rows were kept aside, {report.examples} became training examples.</p>"
+        f"{report.duplicates} were there already, {len(report.rejected)} rows were kept aside, "
+        f"{report.examples} became training examples.</p>"
     ]
     if report.findings:
         found = ", ".join(f"{escape(kind)} in {count} rows" for kind, count in report.findings.items())
@@ -89,15 +87,21 @@ def build(house: "House") -> Room:
     listing = block(elem_id="data-sets", min_height=80)
     heading("Import a file")
     with gr.Row():
-        file = gr.File(label="File (JSONL, JSON, CSV or TSV)", file_count="single", type="filepath", elem_id="data-file", height=150, scale=2)
+        file = gr.File(
+            label="File (JSONL, JSON, CSV or TSV)", file_count="single", type="filepath", elem_id="data-file", height=150, scale=2
+        )
         with gr.Column(scale=3):
             name = gr.Textbox(label="Name of the prompt set", placeholder="for example tickets-2026", max_length=100, elem_id="data-name")
             split = gr.Dropdown([BY_ITSELF, *SPLITS], value=BY_ITSELF, label="Split", elem_id="data-split",
                                 info="Near-duplicates always stay together, for life, so a test is never trained on.")  # fmt: skip
     with gr.Row():
-        approve = gr.Checkbox(label="Approve its answers for training", info="Else they wait as drafts under Retrain.", elem_id="data-approve")
+        approve = gr.Checkbox(
+            label="Approve its answers for training", info="Else they wait as drafts under Retrain.", elem_id="data-approve"
+        )
         mask = gr.Checkbox(label="Mask personal data", info="E-mail, phone, card, IBAN and the like are replaced.", elem_id="data-mask")
-        fields = gr.Textbox(label="Columns, if they have other names", placeholder="instruction = Question; output = Reply", elem_id="data-fields")
+        fields = gr.Textbox(
+            label="Columns, if they have other names", placeholder="instruction = Question; output = Reply", elem_id="data-fields"
+        )
     block(FORMATS)
     bring = gr.Button("Import", variant="primary", elem_id="data-import")
     report = block(elem_id="data-report", min_height=24)

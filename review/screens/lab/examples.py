@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 ORIGINS = {"any origin": None, "imported rows": "imported", "reviewers' ideal answers": "correction", "winning answers": "winner"}
 SAID = {value: name for name, value in ORIGINS.items()}
+STATES = (("approved", "approved", "good"), ("draft", "drafts", "warn"), ("rejected", "rejected", "plain"))
 EVERYTHING = 1_000_000
 
 
 def counts_html(house: "House") -> str:
     counts = house.library.example_counts()
-    return (
-        f'<p class="tb-num">{badge(f"{counts["approved"]} approved", "good")} {badge(f"{counts["draft"]} drafts", "warn")} '
-        f"{badge(f'{counts["rejected"]} rejected')}</p>"
-    )
+    badges = [badge(f"{counts[state]} {words}", tone) for state, words, tone in STATES]
+    return f'<p class="tb-num">{" ".join(badges)}</p>'
 
 
 def draft_html(example: "ExampleView | None", place: int) -> str:

@@ -25,7 +25,7 @@ AFTER = {
     "answered": "The adapter has answered the test prompts and is being scored.",
     "scored": "The adapter is scored and on the board. Put it in use under Adapters, or against another arm under Studies.",
 }
-LOW_IS_GOOD = "Loss: how surprised the model is by the answers it should give. Lower is better; if validation climbs while training falls, stop."
+LOW_IS_GOOD = "Loss: how much the right answers surprise the model. Lower is better; if validation climbs while training falls, stop."
 
 
 def run_html(run: "RunView | None") -> str:
@@ -107,7 +107,8 @@ def build(house: "House") -> Room:
 
     @acts(house, "engineer", "admin")
     def start_run(person: "UserView", *given: Any) -> list[Any]:
-        run_id = house.training.start(house.library.snapshot(person.id).id, spec_of(dict(zip(fields, given, strict=True)), usual), person.id)
+        spec = spec_of(dict(zip(fields, given, strict=True)), usual)
+        run_id = house.training.start(house.library.snapshot(person.id).id, spec, person.id)
         note("The run is queued and starts by itself within seconds.")
         return ["", *watch(run_id)]
 
@@ -135,9 +136,11 @@ def _form(usual: TrainSpec) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Group():
         with gr.Row():
-            fields["name"] = gr.Textbox(label="Name of the new adapter", placeholder="for example connectpro-v2", max_length=60, elem_id="run-name")
-            fields["epochs"] = number(usual.epochs, "Passes over the examples", "1 to 5 is usual. More learns by heart.", elem_id="run-epochs")
-            fields["max_steps"] = number(usual.max_steps, "Stop after steps", "0: by passes. A few steps make a quick trial.", elem_id="run-steps", **whole)
+            fields["name"] = gr.Textbox(label="Name of the new adapter", placeholder="for example connectpro-v2", elem_id="run-name")
+            fields["epochs"] = number(usual.epochs, "Passes over the examples", "1 to 5 is usual.", elem_id="run-epochs")
+            fields["max_steps"] = number(
+                usual.max_steps, "Stop after steps", "0: by passes. Few make a quick trial.", elem_id="run-steps", **whole
+            )
         with gr.Accordion("LoRA and training settings (the defaults suit most)", open=False):
             with gr.Row():
                 fields["rank"] = number(lora.rank, "Rank", "How much the adapter can hold. 8 to 32 is usual.", **whole)
@@ -146,7 +149,7 @@ def _form(usual: TrainSpec) -> dict[str, Any]:
                 fields["learning_rate"] = number(usual.learning_rate, "Learning rate", "0.0001 to 0.0002 is usual.", step=1e-5)
             with gr.Row():
                 fields["batch_size"] = number(usual.batch_size, "Examples at once", "Lower it if memory runs out.", **whole)
-                fields["accumulation"] = number(usual.accumulation, "Batches for each step", "Times the one before: examples a step.", **whole)
+                fields["accumulation"] = number(usual.accumulation, "Batches for each step", "Times the one before.", **whole)
                 fields["max_length"] = number(usual.max_length, "Longest example, tokens", "Longer ones are cut or left out.", **whole)
                 fields["quantisation"] = gr.Dropdown(["none", "8bit", "4bit"], value=usual.quantisation, label="Quantise the base",
                                                      info="4bit (QLoRA) needs far less memory.")  # fmt: skip
@@ -174,7 +177,6 @@ def spec_of(given: dict[str, Any], usual: TrainSpec) -> TrainSpec:
         rslora=bool(given["rslora"]), dora=bool(given["dora"]),
     )  # fmt: skip
     whole = ("max_steps", "batch_size", "accumulation", "max_length", "evaluations", "patience", "seed")
-    return usual.with_(
-        name=str(given["name"] or "").strip(), lora=lora, learning_rate=float(given["learning_rate"] or 0), epochs=float(given["epochs"] or 0),
-        quantisation=str(given["quantisation"]), **{name: int(given[name] or 0) for name in whole},
-    )  # fmt: skip
+    name, quantisation = str(given["name"] or "").strip(), str(given["quantisation"])
+    shares = {field: float(given[field] or 0) for field in ("learning_rate", "epochs")}
+    return usual.with_(name=name, lora=lora, quantisation=quantisation, **shares, **{field: int(given[field] or 0) for field in whole})

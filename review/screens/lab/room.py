@@ -23,7 +23,7 @@ class Room:
     inputs: list[Any] = field(default_factory=list)
 
 
-def choices(names: list[str], chosen: str | None = None, label: str | None = None) -> gr.Dropdown:
+def choices(names: list[str], chosen: str | None = None) -> gr.Dropdown:
     """A dropdown's new choices; keeps `chosen` where it is still there, else takes the first."""
     value = chosen if chosen in names else (names[0] if names else None)
-    return gr.Dropdown(choices=list(names), value=value, **({"label": label} if label else {}))
+    return gr.Dropdown(choices=list(names), value=value)

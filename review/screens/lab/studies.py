@@ -40,7 +40,7 @@ def reviewers_html(house: "House", name: str | None) -> str:
     if not name:
         return ""
     told = house.studies.progress(name)
-    aside = f'<p class="tb-muted tb-small">{told.identical} of {told.pairs + told.identical} pairs are identical texts and are not shown.</p>'
+    aside = f'<p class="tb-muted tb-small">{told.identical} pairs are identical texts and are never shown.</p>'
     if not told.reviewers:
         return f"<p class='tb-muted'>Nobody has judged a pair of this study yet.</p>{aside if told.identical else ''}"
     rows = [
@@ -128,5 +128,3 @@ def build(house: "House") -> Room:
         return [list_html(house, house.studies.studies()), reviewers_html(house, picked)]
 
     return Room(outputs, show, [listing, who], live, [chosen])
-
-
