@@ -47,7 +47,8 @@ def verdict_html(result: "StudyResult | None") -> str:
         f'<section class="tb-card tb-verdict tb-verdict-{escape(kind)}" aria-labelledby="verdict-title">'
         f'<h2 id="verdict-title">{badge(HEADLINES.get(kind, kind), TONES.get(kind, "plain"))} {who}</h2>'
         f'<p class="tb-verdict-words">{escape(result.verdict.words)}</p>'
-        f'<p class="tb-muted">Study <span dir="auto">{escape(study.name)}</span> ({escape(study.state)}): {told}. {" ".join(aside)}</p></section>'
+        f'<p class="tb-muted">Study <span dir="auto">{escape(study.name)}</span> ({escape(study.state)}): {told}. '
+        f"{' '.join(aside)}</p></section>"
     )
 
 
@@ -67,7 +68,9 @@ def human_row(arm: "ArmResult") -> list[str]:
     between = f"between {percent(rate.low)} and {percent(rate.high)}"
     bar = interval_bar(rate.value, rate.low, rate.high, f"{arm.arm}: {percent(rate.value)}, {between}", middle=0.5)
     return [
-        arm_cell(arm.arm, arm.title), f"<b>{percent(rate.value)}</b>" if rate.votes else "—", f'{bar}<br><span class="tb-small">{between}</span>',
+        arm_cell(arm.arm, arm.title),
+        f"<b>{percent(rate.value)}</b>" if rate.votes else "—",
+        f'{bar}<br><span class="tb-small">{between}</span>',
         f"{rate.wins} · {rate.losses} · {rate.ties}", str(rate.both_bad), str(rate.votes),
     ]  # fmt: skip
 

@@ -18,8 +18,9 @@ def scores_html(board: "Board") -> str:
         return empty_state("No scores yet.", "An engineer lets arms answer and scores them in the lab, under Answers.") + "".join(notes)
     cards = "".join(card(board, metric) for metric in board.metrics)
     return (
-        f'<p class="tb-muted tb-lead">Each arm’s answers to {board.prompts} {escape(board.split)} prompts, compared with the human answers to '
-        f'{board.references} of them. {escape(board.caution)}</p>{"".join(notes)}<div class="tb-cards">{cards}</div>'
+        f'<p class="tb-muted tb-lead">Each arm’s answers to {board.prompts} {escape(board.split)} prompts, compared with the human '
+        f"answers to {board.references} of them. {escape(board.caution)}</p>"
+        f'{"".join(notes)}<div class="tb-cards">{cards}</div>'
         f'<p class="tb-muted tb-small">{escape(board.interval_words)}</p>{signatures(board)}'
     )
 

@@ -61,7 +61,7 @@ def build(house: "House") -> Room:
         house.answers.ensure_arms()
         known = [arm.name for arm in house.answers.arms()]
         using = house.adapters.in_use()
-        usual = [name for name in ("base", using) if name in known]
+        usual = [name for name in ("base", using) if name and name in known]
         sets = [one.name for one in reversed(house.library.sets())]
         return [choices(sets), gr.CheckboxGroup(choices=known, value=usual), *work()]
 

@@ -92,7 +92,8 @@ def build(house: "House") -> Room:
             raise BadInput("No file is chosen. Drop a zip on the field first.")
         added = house.adapters.register(Path(path), (title or "").strip() or Path(path).stem, person.id)
         house.answers.ensure_arms()
-        good = f'<p role="status" class="tb-good-ink">Good: <b dir="auto">{escape(added.name)}</b> is {escape(added.method)}, rank {added.rank}.</p>'
+        facts = f'<b dir="auto">{escape(added.name)}</b> is {escape(added.method)}, rank {added.rank}.'
+        good = f'<p role="status" class="tb-good-ink">Good: {facts}</p>'
         return [good, None, "", *state(added.name)]
 
     places = [listing, chosen]

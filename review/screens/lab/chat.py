@@ -78,7 +78,7 @@ def build(house: "House") -> Room:
     inputs = [question, first, second, longest, warmth, asked]
     wired: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 8}
     runs = [send.click(ask, inputs, outputs, **wired), question.submit(ask, inputs, outputs, **wired)]
-    stop.click(None, cancels=runs, api_visibility="private")
+    stop.click(None, cancels=list[Any](runs), api_visibility="private")
 
     def show(person: "UserView") -> list[Any]:
         house.answers.ensure_arms()
