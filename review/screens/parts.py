@@ -75,6 +75,7 @@ def acts(house: "House", *roles: str, quiet: bool = False) -> Callable[[Callable
 
         handler: Callable[..., Any] = stream if inspect.isgeneratorfunction(do) else act
         handler.__name__, handler.__qualname__, handler.__doc__ = do.__name__, do.__qualname__, do.__doc__
+        handler.__dict__["roles"] = roles
         return handler
 
     return decorate

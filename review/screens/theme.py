@@ -104,7 +104,10 @@ class Tiebreak(gr.themes.Base):
             "button_primary_shadow": "none", "button_secondary_shadow": "none", "checkbox_shadow": "none",
         }  # fmt: skip
         self.set(**both, **dark, **plain)
-        self.custom_css = style_sheet()
+
+    def _get_theme_css(self) -> str:
+        """Gradio's variables and then our rules, in the one style sheet that a page loads before it is shown."""
+        return f"{super()._get_theme_css()}\n{style_sheet()}"
 
 
 @cache

@@ -65,6 +65,9 @@ def build(house: "House") -> Room:
             name = gr.Textbox(
                 label="Name", placeholder="for example connectpro-v3; a name is never used twice", max_length=60, elem_id="adapter-name"
             )
+            foreign = gr.Checkbox(
+                label="It was trained on other weights", info="Accept it if it fits this base's shape.", elem_id="adapter-foreign"
+            )
             add = gr.Button("Check and add", elem_id="adapter-add")
     verdict = block(elem_id="adapter-verdict", min_height=24)
 
@@ -87,10 +90,10 @@ def build(house: "House") -> Room:
         return change_adapter
 
     @acts(house, "engineer", "admin")
-    def add_adapter(person: "UserView", path: str | None, title: str) -> list[Any]:
+    def add_adapter(person: "UserView", path: str | None, title: str, other: bool) -> list[Any]:
         if not path:
             raise BadInput("No file is chosen. Drop a zip on the field first.")
-        added = house.adapters.register(Path(path), (title or "").strip() or Path(path).stem, person.id)
+        added = house.adapters.register(Path(path), (title or "").strip() or Path(path).stem, person.id, foreign=bool(other))
         house.answers.ensure_arms()
         facts = f'<b dir="auto">{escape(added.name)}</b> is {escape(added.method)}, rank {added.rank}.'
         good = f'<p role="status" class="tb-good-ink">Good: {facts}</p>'
@@ -113,5 +116,5 @@ def build(house: "House") -> Room:
         return state(picked)
 
     base.click(use_base, [chosen], places, **SLOW)
-    add.click(add_adapter, [file, name], [verdict, file, name, *places], **SLOW)
+    add.click(add_adapter, [file, name, foreign], [verdict, file, name, *places], **SLOW)
     return Room(places, show, [listing], lambda person: [list_html(house)])

@@ -67,7 +67,7 @@ def build(house: "House") -> Room:
     picking = examples.build(house)
     heading("Start a run", "It trains in a process of its own: you may close this page, and restarting the app does not stop it.")
     usual = house.training.defaults()
-    fields = _form(usual)
+    fields = form(usual)
     with gr.Row():
         start = gr.Button("Start training on the approved examples", variant="primary", elem_id="run-start")
         check = gr.Button("Check first", elem_id="run-check")
@@ -130,7 +130,7 @@ def build(house: "House") -> Room:
     return Room([*picking.outputs, *watching], lambda person: [*picking.show(person), *watch()], [shown, log, listing], live, [chosen])
 
 
-def _form(usual: TrainSpec) -> dict[str, Any]:
+def form(usual: TrainSpec) -> dict[str, Any]:
     """The spec's fields by name."""
     lora, whole = usual.lora, {"precision": 0}
     fields: dict[str, Any] = {}
