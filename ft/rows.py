@@ -118,7 +118,7 @@ def json_lines(file: BinaryIO) -> Iterator[Row]:
         if not whole:
             yield _too_long(number, raw)
         elif raw.strip():
-            yield _object(number, raw)
+            yield _object(number, raw.rstrip(b"\r\n"))
 
 
 _OUTSIDE = re.compile(rb'["{}\[\],]')

@@ -24,9 +24,8 @@ __all__ = ["Board", "BoardLink", "BoardRow", "Boards", "Difference", "ScoreRepor
 
 ORDER = (*metrics.METRICS, metrics.STEM_METEOR)
 LEADING = ("rougeL", "chrf", "bleu")  # what orders the arms that no reviewer has judged
-COLUMNS = (
-    "arm", "kind", "title", "measure", "value", "low", "high", "n", "versus_base", "versus_base_low", "versus_base_high", "signature", "stale",
-)  # fmt: skip
+_DIFFERENCE = ("versus_base", "versus_base_low", "versus_base_high")
+COLUMNS = ("arm", "kind", "title", "measure", "value", "low", "high", "n", *_DIFFERENCE, "signature", "stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +261,7 @@ def _lines(board: Board) -> Iterator[dict[str, object]]:
                            "signature": signature}  # fmt: skip
         for name, score in row.scores.items():
             less = row.versus_base.get(name)
-            difference = {"versus_base": less.value, "versus_base_low": less.low, "versus_base_high": less.high} if less else {}
+            difference = dict(zip(_DIFFERENCE, (less.value, less.low, less.high), strict=True)) if less else {}
             yield about | {"measure": name, **asdict(score), **difference}
 
 
