@@ -1,8 +1,9 @@
 """Database(url): one address, its connections, its transactions, its migrations and its backups.
 
 SQLite: WAL, synchronous=FULL, foreign keys and a busy timeout on every connection, read back and asserted; `write()` is BEGIN IMMEDIATE,
-so it waits for its turn instead of failing at the first clash; what it committed survives `kill -9`. PostgreSQL by changing the URL: not
-yet run against a server. What goes wrong is a `storage.errors.DatabaseError` with a sentence fit to show, inside a transaction too.
+so it waits for its turn instead of failing at the first clash; what it committed survives `kill -9`. PostgreSQL by changing the URL
+(run on 15 by tests/test_storage_postgres.py): one advisory lock makes writers queue as they do on SQLite. What goes wrong is a
+`storage.errors.DatabaseError` with a sentence fit to show, inside a transaction too.
 There is no engine at module level. Must not know models, screens or services.
 """
 
@@ -47,7 +48,8 @@ class Database:
         if self.path:
             _prepare_file(self.path)
         self._engine = self._make_engine()
-        self._reading = self._engine.execution_options(reads=True, postgresql_readonly=True)
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = self._engine.execution_options(reads=True, **options)
         self._turn = threading.Lock()
         self._writer: int | None = None
 

@@ -124,7 +124,9 @@ def _from_sqlite(error: sqlite3.Error, where: str) -> DatabaseError | None:
 
 
 def _from_postgres(error: BaseException, where: str) -> DatabaseError | None:
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    state = getattr(error, "sqlstate", None) or ""
+    if not state and type(error).__name__ not in ("OperationalError", "ConnectionTimeout"):
+        return None
     if state == "23505":
         return Duplicate("That is already there. Choose another.")
     if state == "P0001":
@@ -133,6 +135,9 @@ def _from_postgres(error: BaseException, where: str) -> DatabaseError | None:
         return locked(where)
     if state == "53100":
         return disk_full(where)
-    if state.startswith(("08", "28", "3D", "57P")):
-        return Unreachable(f"The database server {where} does not answer ({error}). Check that it runs and TIEBREAK_DATABASE is right.")
+    if state == "25006":
+        return not_writable(where, str(error))
+    if not state or state.startswith(("08", "28", "3D", "57P")):
+        reason = " ".join(str(error).split())
+        return Unreachable(f"The database server {where} does not answer ({reason}). Check that it runs and TIEBREAK_DATABASE is right.")
     return None

@@ -1,7 +1,7 @@
 """The triggers that keep what is recorded for good: votes, declared studies, arms, answers, snapshots.
 
 One list of rules, written out for SQLite and for PostgreSQL. `install` runs at the end of every migration, inside its transaction, because
-rebuilding a table (Alembic's batch mode) silently drops the triggers on it. The PostgreSQL text has not been run against a server yet.
+rebuilding a table (Alembic's batch mode) silently drops the triggers on it.
 SQLite fires DELETE triggers for INSERT OR REPLACE only with `recursive_triggers=ON`, which `storage/database.py` sets on every connection.
 Must not know models, screens or services.
 """
@@ -37,7 +37,9 @@ def _always(table: str, message: str) -> Iterator[Rule]:
     yield Rule(f"{table}_delete", table, "DELETE", message)
 
 
-DECLARED = ("id", "name", "set_id", "split", "votes_per_pair", "reveal", "criteria", "reasons", "rule", "created_by", "created_at")
+DECLARED = (
+    "id", "name", "set_id", "split", "votes_per_pair", "reveal", "criteria", "reasons", "rule", "last_prompt_id", "created_by", "created_at",
+)  # fmt: skip
 PROMPT_FIXED = ("id", "set_id", "split", "instruction", "input", "reference", "content_hash")
 ANSWER_FIXED = (
     "id", "arm_id", "prompt_id", "text", "prompt_tokens", "new_tokens", "finish", "seconds",

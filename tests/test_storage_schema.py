@@ -20,7 +20,20 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from storage import errors, migrating, triggers
 from storage.database import Database
-from storage.tables import APPEND_ONLY, Example, Run, Snapshot, SnapshotExample, Study, User, metadata
+from storage.tables import (
+    APPEND_ONLY,
+    Audit,
+    Correction,
+    Example,
+    IdenticalPair,
+    Run,
+    RunEvent,
+    Snapshot,
+    SnapshotExample,
+    Study,
+    User,
+    metadata,
+)
 from tests.ballot_box import fill, vote
 
 ROOT = Path(__file__).parents[1]
@@ -91,22 +104,27 @@ def test_a_missing_or_weakened_trigger_is_put_back(db: Database) -> None:
         run_sql(db, "UPDATE vote SET choice = 'right'")
 
 
-@pytest.fixture
-def filled(db: Database) -> Database:
-    """One row in each append-only table, an approved example in a snapshot, and a run that uses it."""
+def add_one_of_each(db: Database) -> None:
+    """A row in each append-only table, an example in a snapshot and one outside, and a run that uses the snapshot."""
     first, _ = fill(db, 2)
     vote(db, first, "key")
-    run_sql(db, f"INSERT INTO correction VALUES ('c', '{first}', 1, 'better', 'key', 1.0)")
-    run_sql(db, "INSERT INTO audit VALUES (1, 1.0, 1, 'did', '{}')")
-    run_sql(db, "INSERT INTO identical_pair VALUES (1, 1, 1, 2, 1.0)")
     with db.write() as session:
+        session.add(Correction(id="c", assignment_id=first, reviewer_id=1, text="better", request_key="key"))
+        session.add(Audit(id=1, user_id=1, action="did"))
+        session.add(IdenticalPair(study_id=1, prompt_id=1, first_answer_id=1, second_answer_id=2))
         session.add_all(Example(id=n, instruction="i", output="o", origin="imported", origin_id=str(n)) for n in (1, 2))
         session.add(Snapshot(id=1, content_hash="h"))
         session.flush()
         session.add(SnapshotExample(snapshot_id=1, example_id=1))
         session.flush()
         session.add(Run(id="r", snapshot_id=1, folder="f"))
-    run_sql(db, "INSERT INTO run_event VALUES ('r', 1, 'step', 1, '{}', 1.0)")
+        session.flush()
+        session.add(RunEvent(run_id="r", seq=1, kind="step", at=1.0))
+
+
+@pytest.fixture
+def filled(db: Database) -> Database:
+    add_one_of_each(db)
     return db
 
 
