@@ -36,6 +36,7 @@ class AdapterFacts:
     rslora: bool = False
     dora: bool = False
     fan_in_fan_out: bool = False
+    base_hash: str = ""  # of the base it was trained on, as our trainer records it
 
     @property
     def method(self) -> str:
@@ -157,5 +158,6 @@ def _facts(parcel: Parcel) -> AdapterFacts:
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+        base_hash=parcel.metadata.get("base_hash", "")[:64],
     )
     return replace(facts, content_hash=_content_hash(facts.config(), found.hexdigest()))

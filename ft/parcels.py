@@ -41,6 +41,7 @@ class Parcel:
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    metadata: dict[str, str]
     weights_bytes: int
     weights: Callable[[], Any]  # a context manager giving a binary file
 
@@ -72,7 +73,7 @@ def _from_folder(folder: Path) -> Parcel:
         config = _config(settings.read(MAX_CONFIG + 1))
     size = (folder / WEIGHTS).lstat().st_size
     with weights() as file:
-        return Parcel(config, _header(file, size), size, weights)
+        return Parcel(config, *_header(file, size), weights)
 
 
 def _from_zip(path: Path) -> Parcel:
@@ -89,7 +90,7 @@ def _from_zip(path: Path) -> Parcel:
             yield inside
 
     with weights() as inside:
-        return Parcel(config, _header(inside, weights_info.file_size), weights_info.file_size, weights)
+        return Parcel(config, *_header(inside, weights_info.file_size), weights)
 
 
 @contextmanager
@@ -179,8 +180,8 @@ def _config(raw: bytes) -> dict[str, Any]:
     return _json(raw, CONFIG)
 
 
-def _header(file: Any, size: int) -> dict[str, Tensor]:
-    """Tensors by name, after checking that types, shapes and offsets account for every byte of the file."""
+def _header(file: Any, size: int) -> tuple[dict[str, Tensor], dict[str, str], int]:
+    """Tensors by name, metadata, size; after checking that types, shapes and offsets account for every byte of the file."""
     if size > MAX_WEIGHTS:
         raise BadInput(f"{WEIGHTS} has {size // 2**20} MB; at most {MAX_WEIGHTS // 2**20} MB are read. Train an adapter of lower rank.")
     start = file.read(8)
@@ -196,7 +197,7 @@ def _header(file: Any, size: int) -> dict[str, Tensor]:
         raise BadInput(f"{WEIGHTS} is not a safetensors file, or is cut off. Copy or save the adapter again.")
     raw = file.read(length)
     entries = _json(raw, f"The header of {WEIGHTS}")
-    entries.pop("__metadata__", None)
+    metadata = entries.pop("__metadata__", None)
     tensors: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in entries.items():
@@ -210,7 +211,8 @@ def _header(file: Any, size: int) -> dict[str, Tensor]:
     if end != size - 8 - length:
         held = size - 8 - length
         raise BadInput(f"{WEIGHTS} holds {held} bytes of weights where its header names {end}: cut off or padded. Copy it again.")
-    return tensors
+    notes = {key: value for key, value in metadata.items() if isinstance(value, str)} if isinstance(metadata, dict) else {}
+    return tensors, notes, size
 
 
 def _entry(name: str, entry: Any) -> tuple[Tensor, tuple[int, int]]:

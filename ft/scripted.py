@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ft.adapters import vet
 from ft.bases import BaseShape
@@ -134,9 +135,11 @@ class ScriptedEngine:
             step += 1
             ended = [row for row in live if step >= min(len(row.pieces), row.limit)]
             for row in ended:
-                finish = "stop" if len(row.pieces) <= row.limit else "length"
-                text = "".join(row.pieces[:step])
-                yield Done(
-                    row.request.id, text, row.request.adapter, row.prompt_tokens, min(step, len(row.pieces)), finish, time.monotonic() - begun
-                )
+                yield _done(row, min(step, len(row.pieces)), time.monotonic() - begun)
             live = [row for row in live if row not in ended]
+
+
+def _done(row: _Row, tokens: int, seconds: float) -> Done:
+    text = "".join(row.pieces[:tokens])
+    finish: Literal["stop", "length"] = "stop" if len(row.pieces) <= row.limit else "length"
+    return Done(row.request.id, text, row.request.adapter, row.prompt_tokens, tokens, finish, seconds)

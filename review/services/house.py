@@ -26,6 +26,7 @@ from review.services.upkeep import Upkeep
 from review.settings import Settings
 from storage.database import Database
 
+EMBEDDED_NAMES = ("SmolLM2-135M-Instruct", "SmolLM2", "SmolLM")
 FOLDERS = ("bases", "adapters", "runs", "quarantine", "exports")
 
 
@@ -94,7 +95,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     """Connect the services. Opens nothing."""
     on_demand = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda: engine)
     library, boards = Library(db), Boards(db)
-    answers, adapters = Answers(db, on_demand), Adapters(db, settings.home, on_demand)
+    adapters = Adapters(db, settings.home, on_demand, settings.base, settings.adapter_memory_mb)
+    answers = Answers(db, on_demand, adapters)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
     return House(
         settings=settings,
@@ -105,7 +107,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         answers=answers,
         adapters=adapters,
         studies=Studies(db),
-        comparisons=Comparisons(db),
+        comparisons=Comparisons(db, names=EMBEDDED_NAMES if settings.base == "embedded" else (settings.base,)),
         boards=boards,
         training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
         upkeep=Upkeep(settings, db, on_demand),

@@ -1,0 +1,181 @@
+"""Arms and their answers: made ahead of time in mixed batches and stored with everything needed to make them again; and chat.
+
+A job can be cut off anywhere: what is stored is never asked again. Must not know torch, screens or how votes are counted.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from ft.engine import BASE, Engine, Message
+from ft.errors import BadInput, Conflict, NotFound, Unavailable
+from ft.specs import DecodeSpec, TrainSpec, digest
+from ft.template import DEFAULT_SYSTEM
+from review.services import jobs
+from review.services.adapters import Adapters
+from review.services.answering import Answering, Progress
+from review.services.chat import ChatStep, chat
+from review.services.faults import reading, writing
+from review.services.jobs import JobView
+from storage.database import Database
+from storage.queries import arms as queries
+from storage.queries.people import audit
+from storage.tables import SPLITS, Adapter, Arm, Job
+
+ARM_DECODE = DecodeSpec()
+MAX_CHAT_ARMS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ArmView:
+    """An arm as shown to engineers. `adapter` is the adapter's name, "" for others; `usable` False where its adapter is gone."""
+
+    id: int
+    name: str
+    kind: str
+    adapter: str
+    title: str
+    usable: bool
+
+
+class Answers:
+    """`adapters` brings an arm's adapter into memory when it is needed."""
+
+    def __init__(self, db: Database, engine: Engine, adapters: Adapters) -> None:
+        self._db, self._engine, self._adapters = db, engine, adapters
+
+    def arms(self) -> list[ArmView]:
+        """Base, human and one per adapter, made where missing; oldest first."""
+        self.ensure_arms()
+        with reading(self._db) as session:
+            return [_view(arm, adapter) for arm, adapter in queries.arms(session)]
+
+    def ensure_arms(self) -> None:
+        """Make the arms that are missing. An arm never changes once made."""
+        with reading(self._db) as session:
+            found = queries.arms(session)
+            having = {adapter.id for _, adapter in found if adapter}
+            lacking = [adapter for adapter in queries.adapters(session) if adapter.id not in having and adapter.status == "registered"]
+        kinds = {arm.kind for arm, _ in found}
+        if lacking or not {"base", "human"} <= kinds:
+            with writing(self._db) as session:
+                known = queries.arms(session)
+                new = [_arm(kind, kind) for kind in ("base", "human") if kind not in {arm.kind for arm, _ in known}]
+                new += [
+                    _arm(adapter.name, "adapter", adapter.id, _system_of(queries.run_spec(session, adapter.run_id)))
+                    for adapter in lacking
+                    if adapter.id not in {each.id for _, each in known if each}
+                ]
+                session.add_all(new)
+
+    def start(self, set_name: str, split: str, arms: Sequence[str], by: int | None) -> int:
+        """Queue the answering of a set's split by arms; returns the job's id. Raises NotFound, BadInput."""
+        self.ensure_arms()
+        chosen = list(dict.fromkeys(arms))
+        with writing(self._db) as session:
+            set_id = self._check(session, set_name, split, chosen)
+            ids = [arm.id for arm, _ in queries.arms(session) if arm.name in chosen and arm.id is not None]
+            job = Job(
+                kind="answer", title=f"Answer {set_name} ({split}) with {', '.join(chosen)}", created_by=by,
+                total=len(queries.unanswered(session, set_id, split, ids)), spec={"set": set_name, "split": split, "arms": chosen},
+            )  # fmt: skip
+            session.add(job)
+            session.flush()
+            audit(session, time.time(), by, "answering queued", job=job.id, set=set_name, split=split, arms=chosen)
+            assert job.id is not None
+            return job.id
+
+    def run(self, job_id: int, should_stop: Callable[[], bool] | None = None, progress: Progress | None = None) -> None:
+        """Do a queued job here, or watch it where another process has it. How it ends is in its row. `progress(done, total)`."""
+        if jobs.claim(self._db, job_id):
+            work = Answering(self._db, self._engine, self._adapters)
+            work.run(job_id, should_stop or (lambda: False), progress or (lambda done, total: None))
+            return
+        while (job := jobs.one(self._db, job_id)).status not in jobs.OVER:
+            if should_stop and should_stop():
+                return
+            if progress:
+                progress(job.done, job.total)
+            time.sleep(0.3)
+
+    def jobs(self) -> list[JobView]:
+        """Answering and scoring, newest first."""
+        with reading(self._db) as session:
+            return [jobs.view(job) for job in queries.jobs(session)]
+
+    def cancel(self, job_id: int, by: int | None = None) -> None:
+        """Stop a job after the batch it is at; what is stored stays."""
+        if jobs.one(self._db, job_id).status in jobs.OVER:
+            raise Conflict("That job is over already. Nothing was changed.")
+        jobs.end(self._db, job_id, "cancelled", "Cancelled. What was answered is kept.")
+        with writing(self._db) as session:
+            audit(session, time.time(), by, "job cancelled", job=job_id)
+
+    def chat(self, arm_names: Sequence[str], messages: Sequence[Message], decode: DecodeSpec | None = None) -> Iterator[ChatStep]:
+        """Answer a conversation with several arms from one mixed batch, texts growing in step. Waits for a model that is still loading.
+
+        Raises BadInput, NotFound, Unavailable before the first step; a later failure is a last step with `failed` set.
+        """
+        decode = decode or ARM_DECODE
+        if problems := decode.problems():
+            raise BadInput(" ".join(problems))
+        chosen = list(dict.fromkeys(arm_names))
+        if not 1 <= len(chosen) <= MAX_CHAT_ARMS:
+            raise BadInput(f"Choose 1 to {MAX_CHAT_ARMS} arms to chat with.")
+        self._engine.wait_ready(120)
+        self.ensure_arms()
+        with reading(self._db) as session:
+            known = {arm.name: (arm, adapter) for arm, adapter in queries.arms(session)}
+        internal: dict[str, tuple[str, str]] = {}
+        for name in chosen:
+            arm, adapter = known.get(name, (None, None))
+            if arm is None:
+                raise NotFound(f"There is no arm {name}. Choose from {', '.join(known)}.")
+            if arm.kind not in ("base", "adapter"):
+                raise BadInput(f"{name} cannot chat: its answers were written by people. Choose the base or an adapter.")
+            where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
+            internal[name] = (where, arm.system_prompt)
+        return chat(self._engine, internal, messages, decode)
+
+    def _check(self, session: Session, set_name: str, split: str, chosen: Sequence[str]) -> int:
+        """The set's id. Raises NotFound or BadInput where answering could not work."""
+        prompt_set = queries.set_named(session, set_name)
+        if prompt_set is None or prompt_set.id is None:
+            raise NotFound(f"There is no prompt set {set_name}. Import it first, or choose one from the list.")
+        if split not in SPLITS:
+            raise BadInput(f"There is no split {split}. Choose {', '.join(SPLITS)}.")
+        if not queries.count_prompts(session, prompt_set.id, split):
+            raise BadInput(f"{set_name} has no {split} prompts. Choose another split or import some.")
+        known = {arm.name: (arm, adapter) for arm, adapter in queries.arms(session)}
+        if unknown := [name for name in chosen if name not in known]:
+            raise NotFound(f"There is no arm {', '.join(unknown)}. Choose from {', '.join(known)}.")
+        if not chosen:
+            raise BadInput("No arm is chosen. Choose at least one.")
+        for arm, adapter in (known[name] for name in chosen):
+            if not _view(arm, adapter).usable:
+                raise Unavailable(f"{arm.name} cannot answer: its adapter is {adapter.status if adapter else 'gone'}. Choose another arm.")
+            if arm.kind == "human" and (lacking := queries.without_reference(session, prompt_set.id, split)):
+                raise BadInput(f"{lacking} prompts of {set_name} have no reference answer, so “human” cannot answer them. Leave it out.")
+        return prompt_set.id
+
+
+def _view(arm: Arm, adapter: Adapter | None) -> ArmView:
+    usable = arm.kind in ("base", "human") or (adapter is not None and adapter.status == "registered")
+    title = (adapter.title if adapter else "") or {"base": "The base model", "human": "What people wrote"}.get(arm.kind, "")
+    return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable)
+
+
+def _arm(name: str, kind: str, adapter_id: int | None = None, system: str = DEFAULT_SYSTEM) -> Arm:
+    if kind == "human":
+        return Arm(name=name, kind=kind, settings_hash=digest([kind]))
+    decode = ARM_DECODE.to_dict()
+    hashed = digest([kind, adapter_id, system, decode])
+    return Arm(name=name, kind=kind, adapter_id=adapter_id, system_prompt=system, decode=decode, settings_hash=hashed)
+
+
+def _system_of(spec: dict[str, object]) -> str:
+    """The system text an adapter was trained with."""
+    known = TrainSpec.from_dict(spec) if spec else TrainSpec()
+    return known.system_prompt.strip() or DEFAULT_SYSTEM

@@ -1,0 +1,107 @@
+"""Adapters, arms, answers and the jobs that make them: reads and writes. Each takes an open session first and never commits.
+
+Must not know models, screens or rules.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from storage.tables import Adapter, Answer, Arm, Job, Prompt, PromptSet, Run, Setting, Study, StudyArm
+
+DONE_WITH = "removed"
+
+
+def setting(session: Session, key: str) -> Any:
+    row = session.get(Setting, key)
+    return row.value if row else None
+
+
+def put_setting(session: Session, key: str, value: Any) -> None:
+    session.merge(Setting(key=key, value=value))
+
+
+def adapters(session: Session) -> list[Adapter]:
+    """All but the removed, oldest first."""
+    return list(session.exec(select(Adapter).where(Adapter.status != DONE_WITH).order_by(col(Adapter.id))))
+
+
+def adapter_named(session: Session, name: str) -> Adapter | None:
+    return session.exec(select(Adapter).where(Adapter.name == name, Adapter.status != DONE_WITH)).first()
+
+
+def adapter_of_content(session: Session, content_hash: str) -> Adapter | None:
+    return session.exec(select(Adapter).where(Adapter.content_hash == content_hash, Adapter.status != DONE_WITH)).first()
+
+
+def names_taken(session: Session) -> set[str]:
+    """Every name of an adapter or arm, the removed too, in lower case: a name is never used twice."""
+    return {name.casefold() for name in [*session.exec(select(Adapter.name)), *session.exec(select(Arm.name))]}
+
+
+def unfinished_studies(session: Session, adapter_id: int) -> list[str]:
+    """Names of studies, not yet closed, that compare this adapter."""
+    query = (
+        select(Study.name)
+        .join(StudyArm, col(StudyArm.study_id) == col(Study.id))
+        .join(Arm, col(Arm.id) == col(StudyArm.arm_id))
+        .where(Arm.adapter_id == adapter_id, Study.state != "closed")
+    )
+    return list(session.exec(query))
+
+
+def arms(session: Session) -> list[tuple[Arm, Adapter | None]]:
+    """Arms in the order they were made, with their adapter."""
+    query = select(Arm, Adapter).outerjoin(Adapter, col(Adapter.id) == col(Arm.adapter_id)).order_by(col(Arm.id))
+    return [(arm, adapter) for arm, adapter in session.exec(query)]
+
+
+def run_spec(session: Session, run_id: str | None) -> dict[str, Any]:
+    run = session.get(Run, run_id) if run_id else None
+    return dict(run.spec) if run else {}
+
+
+def set_named(session: Session, name: str) -> PromptSet | None:
+    return session.exec(select(PromptSet).where(PromptSet.name == name)).first()
+
+
+def count_prompts(session: Session, set_id: int, split: str) -> int:
+    return session.exec(select(func.count()).select_from(Prompt).where(Prompt.set_id == set_id, Prompt.split == split)).one()
+
+
+def without_reference(session: Session, set_id: int, split: str) -> int:
+    query = select(func.count()).select_from(Prompt).where(Prompt.set_id == set_id, Prompt.split == split)
+    return session.exec(query.where(func.trim(Prompt.reference) == "")).one()
+
+
+def unanswered(session: Session, set_id: int, split: str, arm_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """(prompt id, arm id) without a live answer, by prompt."""
+    answered = select(Answer.prompt_id, Answer.arm_id).where(col(Answer.arm_id).in_(arm_ids), col(Answer.voided_at).is_(None))
+    have = {(prompt_id, arm_id) for prompt_id, arm_id in session.exec(answered)}
+    prompts = session.exec(select(Prompt.id).where(Prompt.set_id == set_id, Prompt.split == split).order_by(col(Prompt.id)))
+    return [(prompt, arm) for prompt in prompts if prompt is not None for arm in arm_ids if (prompt, arm) not in have]
+
+
+def prompts(session: Session, ids: Sequence[int]) -> dict[int, Prompt]:
+    return {row.id: row for row in session.exec(select(Prompt).where(col(Prompt.id).in_(ids))) if row.id is not None}
+
+
+def live_answer(session: Session, arm_id: int, prompt_id: int) -> Answer | None:
+    return session.exec(
+        select(Answer).where(Answer.arm_id == arm_id, Answer.prompt_id == prompt_id, col(Answer.voided_at).is_(None))
+    ).first()
+
+
+def jobs(session: Session, limit: int = 50) -> list[Job]:
+    """Newest first."""
+    return list(session.exec(select(Job).order_by(col(Job.id).desc()).limit(limit)))
+
+
+def next_queued(session: Session) -> Job | None:
+    return session.exec(select(Job).where(Job.status == "queued").order_by(col(Job.id)).limit(1)).first()
+
+
+def running_jobs(session: Session) -> list[Job]:
+    return list(session.exec(select(Job).where(Job.status == "running")))
