@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ft.personal import NOT_FOUND, Finding, find, mask
+from ft.personal import KINDS, NOT_FOUND, Finding, find, mask
 
-__all__ = ["NOT_FOUND", "Finding", "Known", "New", "Placed", "content_hash", "find", "mask", "near", "place", "split_of"]
+__all__ = ["KINDS", "NOT_FOUND", "Finding", "Known", "New", "Placed", "content_hash", "find", "mask", "near", "place", "split_of"]
 
 SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 STRICTNESS = {"test": 0, "validation": 1, "train": 2}  # the split that wins where nearly equal prompts name several
