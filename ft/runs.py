@@ -107,10 +107,12 @@ def create(root: Path, run_id: str, spec: TrainSpec, train: Sequence[Row], valid
     new = root / f".new-{run_id}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        (new / "data").mkdir(parents=True, mode=0o700)
+        new.mkdir(mode=0o700)
+        (new / "data").mkdir(mode=0o700)
         texts = {name: _lines(rows) for name, rows in (("train", train), ("validation", validation))}
         for name, text in texts.items():
-            (new / "data" / f"{name}.jsonl").write_bytes(text)
+            with open(os.open(new / "data" / f"{name}.jsonl", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(text)
         write_whole(
             new / "spec.json",
             {

@@ -16,6 +16,7 @@ from ft.journal import Journal
 from ft.losses import answer_nll, can_use_own_head
 
 STEPS_BETWEEN = 5  # validating more often than this would cost a short run more than its training
+TELL_SECONDS = 2.0  # a step that is not logged is told this often
 Batch = dict[str, torch.Tensor]
 
 
@@ -54,7 +55,7 @@ class Watch(TrainerCallback):
         self._losses: list[tuple[int, float]] = []
         self._validated: list[tuple[int, float]] = []
         self._warned = False
-        self._step_began = self._step_seconds = self._check_seconds = self._last_tokens = 0.0
+        self._told = self._step_began = self._step_seconds = self._check_seconds = self._last_tokens = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         self.every = math.ceil(state.max_steps / min(self.evaluations, max(1, state.max_steps // STEPS_BETWEEN)))
@@ -70,6 +71,8 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         took = time.monotonic() - self._step_began
         self._step_seconds = took if state.global_step == 1 else 0.9 * self._step_seconds + 0.1 * took
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._tell(state)
         self._heed_stop(control)
         if not self.stopped and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
             self._check(model, state.global_step, control)
@@ -84,12 +87,18 @@ class Watch(TrainerCallback):
         self._refuse_nan(loss, step)
         self._losses.append((step, loss))
         self.tokens = self.count_tokens()
-        left = self._seconds_left(state)
+        left = self._tell(state)
         self.journal.event(
             "train", step, steps=state.max_steps, loss=loss, learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"),
             tokens_per_second=self._pace(args.logging_steps), seconds_left=left,
         )  # fmt: skip
-        self.journal.status(step=step, steps=state.max_steps, seconds_left=left)
+
+    def _tell(self, state: TrainerState) -> float:
+        """Where it stands, into the status file; returns the seconds left."""
+        left = self._seconds_left(state)
+        self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left)
+        self._told = time.monotonic()
+        return left
 
     def _refuse_nan(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
