@@ -197,6 +197,7 @@ class Study(SQLModel, table=True):
     criteria: list[str] = Field(default_factory=list, sa_column=json_column("[]"))
     reasons: list[str] = Field(default_factory=list, sa_column=json_column("[]"))
     rule: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
+    last_prompt_id: int | None = None  # the newest prompt when it first opened: prompts imported later do not join
     created_by: int | None = Field(default=None, foreign_key="user.id")
     created_at: float = Field(default_factory=time.time)
     opened_at: float | None = None

@@ -143,7 +143,7 @@ REFUSED = [
     "UPDATE arm SET system_prompt = 'x'",
     *[f"UPDATE study SET {change}" for change in (
         "name = 'x'", "rule = '{\"ship\": 0.1}'", "votes_per_pair = 9", "split = 'train'", "reveal = 'after_vote'", "criteria = '[1]'",
-        "reasons = '[1]'", "set_id = 2", "state = 'draft'",
+        "reasons = '[1]'", "set_id = 2", "last_prompt_id = 99", "state = 'draft'",
     )],
     "INSERT INTO study_arm VALUES (1, 3)",
     "UPDATE study_arm SET arm_id = 3 WHERE arm_id = 2",

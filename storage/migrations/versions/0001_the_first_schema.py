@@ -182,6 +182,7 @@ def upgrade() -> None:
         sa.Column("criteria", sa.JSON(), server_default="[]", nullable=False),
         sa.Column("reasons", sa.JSON(), server_default="[]", nullable=False),
         sa.Column("rule", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("last_prompt_id", sa.Integer(), nullable=True),
         sa.Column("created_by", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("opened_at", sa.Float(), nullable=True),
