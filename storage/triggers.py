@@ -38,7 +38,8 @@ def _always(table: str, message: str) -> Iterator[Rule]:
 
 
 DECLARED = (
-    "id", "name", "set_id", "split", "votes_per_pair", "reveal", "criteria", "reasons", "rule", "last_prompt_id", "created_by", "created_at",
+    "id", "name", "set_id", "split", "votes_per_pair", "reveal", "criteria", "reasons", "rule", "last_prompt_id",
+    "created_by", "created_at",
 )  # fmt: skip
 PROMPT_FIXED = ("id", "set_id", "split", "instruction", "input", "reference", "content_hash")
 ANSWER_FIXED = (
