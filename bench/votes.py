@@ -21,7 +21,7 @@ def ours(folder: Path) -> float:
     from ft.scripted import ScriptedEngine
 
     settings = Settings(home=folder)
-    house = build(settings, open_database(settings), ScriptedEngine())
+    house = build(settings, open_database(settings.database_url), ScriptedEngine())
     rows = folder / "rows.jsonl"
     rows.write_text("".join(f'{{"instruction": "question {secrets.token_hex(12)}", "output": "reply {n}"}}\n' for n in range(PROMPTS)))
     house.library.import_file(rows, "bench", split="test")

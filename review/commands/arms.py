@@ -51,8 +51,7 @@ def vet(path: Annotated[Path, typer.Argument(help="A PEFT adapter folder or a zi
         judged = open_house.adapters.vet(path)
     if as_json:
         emit_json(judged)
-    elif judged.ok:
-        facts = judged.adapter
+    elif judged.ok and (facts := judged.adapter):
         say(f"Good: {facts.method}, rank {facts.rank}, alpha {facts.alpha:g}, {facts.bytes >> 10} KB, on {', '.join(facts.targets)}.")
     else:
         say("Refused:\n" + "\n".join(f"  - {reason}" for reason in judged.reasons))

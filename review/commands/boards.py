@@ -1,10 +1,13 @@
 """`tiebreak board`: the automatic scores and the human result side by side."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ft.errors import NotFound
 from review.commands.terminal import AsJson, emit_json, house, say, table
+from review.services.boards import Board, ScoreView, WinRateView
+from review.services.house import House
 
 
 def board(
@@ -18,33 +21,39 @@ def board(
     show_board(found, as_json)
 
 
-def newest(open_house: Any) -> str:
-    from ft.errors import NotFound
-
+def newest(open_house: House) -> str:
     sets = open_house.library.sets()
     if not sets:
         raise NotFound("There is no prompt set yet. Bring one in: tiebreak import tickets.jsonl")
-    return str(sets[-1].name)
+    return sets[-1].name
 
 
-def interval(view: Any) -> str:
-    return "" if view is None else f"{view.value:.1f} [{view.low:.1f}, {view.high:.1f}]"
+OF_A_HUNDRED = ("bleu", "chrf")
 
 
-def show_board(found: Any, as_json: bool) -> None:
+def interval(view: ScoreView | None, metric: str) -> str:
+    """Value and 95 % interval, on the metric's own scale."""
+    if view is None:
+        return ""
+    digits = 1 if metric in OF_A_HUNDRED else 3
+    return f"{view.value:.{digits}f} [{view.low:.{digits}f}, {view.high:.{digits}f}]"
+
+
+def win_rate(view: WinRateView | None) -> str:
+    return "" if view is None else f"{view.value:.0%} [{view.low:.0%}, {view.high:.0%}], {view.votes} votes"
+
+
+def show_board(found: Board, as_json: bool) -> None:
     """Print a board for people, or whole as JSON."""
     if as_json:
         emit_json(found)
         return
-    metrics = sorted({metric for row in found.rows for metric in row.scores})
-    rows = [
-        (
-            row.arm,
-            "" if row.human is None else f"{row.human.value:.0%} [{row.human.low:.0%}, {row.human.high:.0%}] {row.human.votes} votes",
-            *(interval(row.scores.get(metric)) for metric in metrics),
-        )
-        for row in found.rows
-    ]
-    table(("arm", "blind win rate", *metrics), rows, "No scores yet. Answer the set (tiebreak answer) and score it (tiebreak score).")
-    for words in found.words.values() if isinstance(found.words, dict) else ([found.words] if found.words else []):
-        say(f"  {words}")
+    rows = [(row.arm, win_rate(row.human), *(interval(row.scores.get(metric), metric) for metric in found.metrics)) for row in found.rows]
+    titles = [found.titles[metric] for metric in found.metrics]
+    table(("arm", "blind win rate", *titles), rows, "No scores yet. Answer the set (tiebreak answer) and score it (tiebreak score).")
+    if found.study:
+        say(f"“{found.study.study.name}”: {found.study.verdict.words}")
+    for row in found.rows:
+        if row.note:
+            say(f"{row.arm}: {row.note}")
+    say(found.caution)

@@ -3,13 +3,16 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ft.errors import BadInput
 from ft.specs import TrainSpec
 from review.commands.terminal import AsJson, emit_json, house, say, table
+from review.services.caretaker import caretaking
+from review.services.house import House
+from review.services.training import RunView
 
 runs = typer.Typer(no_args_is_help=True, help="Training runs: list, show, cancel.")
 RunId = Annotated[str, typer.Argument(help="Id of the run, as `tiebreak runs list` shows it.")]
@@ -62,10 +65,8 @@ def read_spec(file: Path | None) -> TrainSpec:
         raise BadInput(f"{file} is not a TrainSpec in JSON ({error}). `tiebreak train --show-spec` prints one to start from.") from error
 
 
-def follow(open_house: Any, run_id: str) -> Any:
+def follow(open_house: House, run_id: str) -> RunView:
     """Show the run until it, its answers and its scores are done. Does the app's background work here when no app runs."""
-    from review.services.caretaker import caretaking
-
     shown = -1
     with caretaking(open_house):
         while True:
