@@ -29,7 +29,7 @@ ADAPTER = f"{NAME}-v1"
 SPEC = TrainSpec(
     name=ADAPTER, lora=LoraSpec(rank=8, alpha=16), learning_rate=5e-4, epochs=4, batch_size=4, accumulation=2, evaluations=8, patience=3
 )
-DECODE = DecodeSpec(max_new_tokens=220)
+DECODE = DecodeSpec()  # as the app's arms answer
 AT_ONCE = 8  # prompts a batch, each answered by both arms
 
 
@@ -64,9 +64,8 @@ def make(tickets: Sequence[Ticket], ids: dict[str, list[str]], base: runs.BaseCh
     record["measured"] = measure(split["test"], {key: row["text"] for key, row in answers.items()})
     write_whole(FOLDER / "record.json", record)
     for metric, row in record["measured"].items():
-        print(
-            f"{metric:8} base {row['base']:.3f}  {ADAPTER} {row['adapter']:.3f}  difference {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        )
+        lead = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        print(f"{metric:8} base {row['base']:.3f}  {ADAPTER} {row['adapter']:.3f}  difference {lead}")
 
 
 def train(split: dict[str, list[Ticket]], base: runs.BaseChoice, root: Path) -> Path:
@@ -125,7 +124,8 @@ def answer_batch(engine: Engine, tickets: Sequence[Ticket]) -> dict[tuple[str, s
             ticket = by_id[ticket_id]
             found[arm, ticket_id] = {
                 "id": ticket_id, "arm": arm, "prompt_hash": content_hash(ticket.instruction, ticket.input), "text": event.text,
-                "prompt_tokens": event.prompt_tokens, "new_tokens": event.new_tokens, "finish": event.finish, "seconds": round(event.seconds, 2),
+                "prompt_tokens": event.prompt_tokens, "new_tokens": event.new_tokens, "finish": event.finish,
+                "seconds": round(event.seconds, 2),
                 "base_hash": identity.base_hash, "adapter_hash": loaded.get(event.adapter, ""), "template_hash": identity.template_hash,
                 "decode": DECODE.to_dict(), "decode_hash": DECODE.hash, "seed": DECODE.seed,
             }  # fmt: skip

@@ -8,15 +8,16 @@ import re
 from pathlib import Path
 
 from ft.errors import UserError
-from ft.specs import TrainSpec
 from review.services.adapters import Adapters
 from review.services.answers import Answers
 from review.services.boards import Boards
 from review.services.faults import reading, writing
 from storage.database import Database
 from storage.queries import training as queries
+from storage.queries.arms import names_taken
 from storage.tables import Job, PromptSet, Run
 
+MAX_NAME = 64  # letters of an adapter's name
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +59,7 @@ class AfterTraining:
     def _register(self, row: Run) -> None:
         with reading(self._db) as session:
             known = queries.adapter_of(session, row.id)
-            taken = queries.names_taken(session)
+            taken = names_taken(session)
         if known is None:
             name = free_name(str(row.spec.get("name", "adapter")), taken)
             self._adapters.register(Path(row.folder) / "adapter", name, row.created_by, title=f"Trained by run {row.id}", run_id=row.id)
@@ -109,17 +110,13 @@ def stuck(kind: str, set_name: str, job: Job) -> str:
 
 
 def free_name(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or with the next free version: connectpro, connectpro-v2, connectpro-v3. Compared without regard to case."""
-    known = {name.casefold() for name in taken}
-    if wanted.casefold() not in known:
-        return wanted
+    """`wanted`, or with the next free version: connectpro, connectpro-v2, connectpro-v3. `taken` is in lower case."""
+    wanted = wanted.strip()
     match = re.fullmatch(r"(.+)-v(\d{1,6})", wanted)
     stem, number = (match[1], int(match[2])) if match else (wanted, 1)
-    while True:
+    name = wanted
+    while name.casefold() in taken:
         number += 1
-        if f"{stem}-v{number}".casefold() not in known:
-            return f"{stem}-v{number}"
-
-
-def name_of(spec: TrainSpec, taken: set[str]) -> str:
-    return free_name(spec.name.strip(), taken)
+        suffix = f"-v{number}"
+        name = stem[: MAX_NAME - len(suffix)] + suffix
+    return name

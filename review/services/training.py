@@ -15,11 +15,13 @@ from ft import runs
 from ft.errors import BadInput, Busy, Conflict, NotFound, UserError
 from ft.runs import BaseChoice
 from ft.specs import TrainSpec
-from review.services.after_training import AfterTraining
+from review.services.adapters import NAME, RESERVED
+from review.services.after_training import AfterTraining, free_name
 from review.services.faults import reading, writing
 from review.services.library import Library
 from storage.database import Database
 from storage.queries import training as queries
+from storage.queries.arms import names_taken
 from storage.queries.people import audit
 from storage.tables import Run, RunEvent
 
@@ -62,8 +64,10 @@ class Training:
 
     def check(self, snapshot_id: int, spec: TrainSpec) -> tuple[list[str], list[str]]:
         """(problems, notes): everything that forbids the start, and what is worth knowing before it."""
+        train: Sequence[runs.Row]
+        validation: Sequence[runs.Row]
         train, validation = self._rows(snapshot_id)
-        notes = []
+        notes = self._name_notes(spec)
         if not validation:
             train, validation = runs.hold_out(train)
             all_rows = len(train) + len(validation)
@@ -72,7 +76,7 @@ class Training:
             notes.append("A DoRA adapter cannot answer in one batch with others: its answers take longer.")
         if len(train) < 20:
             notes.append(f"{len(train)} examples teach a tone at best: 100 or more are usual.")
-        return spec.problems() + runs.data_problems(train, validation), notes
+        return spec.problems() + name_problems(spec.name) + runs.data_problems(train, validation), notes
 
     def start(self, snapshot_id: int, spec: TrainSpec, by: int | None) -> str:
         """Queue a run and return its id; `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
@@ -165,6 +169,11 @@ class Training:
         train, validation = self._library.snapshot_rows(snapshot_id)
         return list(train), list(validation)
 
+    def _name_notes(self, spec: TrainSpec) -> list[str]:
+        with reading(self._db) as session:
+            name = free_name(spec.name, names_taken(session))
+        return [] if name == spec.name.strip() else [f"The name {spec.name} is taken: the adapter will be called {name}."]
+
     def _row(self, session: Session, run_id: str) -> Run:
         row = queries.get(session, run_id)
         if row is None:
@@ -192,6 +201,14 @@ def spec_of(row: Run) -> TrainSpec:
         return TrainSpec.from_dict(row.spec)
     except UserError:  # written by a newer version of the program
         return TrainSpec(name=str(row.spec.get("name", row.id)))
+
+
+def name_problems(name: str) -> list[str]:
+    """What would keep the finished adapter from being registered under this name, said before the run and not after it."""
+    name = name.strip()
+    if not name or (NAME.fullmatch(name) and name.casefold() not in RESERVED):
+        return []
+    return [f"name is {name[:64]!r}: use up to 64 letters, digits, spaces and . + - _, not base or human."]
 
 
 def points(events: Sequence[RunEvent], kind: str) -> tuple[Point, ...]:

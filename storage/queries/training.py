@@ -57,11 +57,6 @@ def adapter_of(session: Session, run_id: str) -> Adapter | None:
     return session.exec(select(Adapter).where(Adapter.run_id == run_id).order_by(col(Adapter.id))).first()
 
 
-def names_taken(session: Session) -> set[str]:
-    """Every adapter's and arm's name, removed adapters included: a name is never used twice."""
-    return {*session.exec(select(Adapter.name)), *session.exec(select(Arm.name))}
-
-
 def test_sets(session: Session, snapshot_id: int) -> Sequence[PromptSet]:
     """The sets that the snapshot's prompts came from and that have test prompts, by name."""
     sources = (
