@@ -16,7 +16,8 @@ from review.protocol.ballots import BlindPair
 from review.screens import drawing, parts, theme
 from review.screens.lab import data, retrain
 from review.screens.review import lit, pair_html, progress_html
-from review.screens.scores import number
+from review.screens.scores import difference
+from review.services.boards import Difference
 from review.services.people import People
 
 SCREENS = Path(theme.__file__).parent
@@ -197,8 +198,10 @@ def test_an_interval_stays_inside_its_bar() -> None:
     assert max(places) <= 160
 
 
-def test_small_and_large_scores_keep_the_digits_that_matter() -> None:
-    assert (number(11.23), number(0.2874), number(0.0512, signed=True), number(-3.04, signed=True)) == ("11.2", "0.287", "+0.051", "-3.0")
+def test_a_difference_is_said_in_words_before_numbers() -> None:
+    said = [difference(Difference(value, low, high), 3) for value, low, high in ((0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3))]
+    assert [re.findall(r">([a-z ]+)<", one)[0] for one in said] == ["better", "worse", "no clear difference"]
+    assert "+0.200 (+0.100 to +0.300)" in said[0]
 
 
 def test_columns_are_read_as_written_and_nonsense_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from review.screens.drawing import interval_bar
-from review.screens.parts import QUICK, acts, badge, block, empty_state, escape, heading, on_load, page, roles_of, table
+from review.screens.parts import QUICK, acts, badge, block, count, empty_state, escape, heading, on_load, page, roles_of, table
 from review.screens.scores import scores_html
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def verdict_html(result: "StudyResult | None") -> str:
         )
     kind = result.verdict.kind
     study = result.study
-    told = f"{result.votes} votes" + (f", both answers bad in {percent(result.both_bad_share)}" if result.votes else "")
-    aside = [f"{result.identical} pairs were word for word the same and not voted on."] if result.identical else []
-    aside += [f"{result.marked} votes are kept apart, since an answer named a model or a vendor."] if result.marked else []
+    told = count(result.votes, "vote") + (f", both answers bad in {percent(result.both_bad_share)}" if result.votes else "")
+    aside = [f"{count(result.identical, 'pair')} of equal texts did not need a vote."] if result.identical else []
+    aside += [f"{count(result.marked, 'vote')} kept apart, since an answer named a model or a vendor."] if result.marked else []
     aside += [f"Without {escape(', '.join(result.flips))} the verdict would be another."] if result.flips else []
     aside += [f"Reviewers' agreement (alpha): {result.agreement:.2f}."] if result.agreement is not None else []
     who = f'<b dir="auto">{escape(result.best)}</b> against <b dir="auto">{escape(study.against)}</b>'
@@ -70,7 +70,7 @@ def human_row(arm: "ArmResult") -> list[str]:
     return [
         arm_cell(arm.arm, arm.title),
         f"<b>{percent(rate.value)}</b>" if rate.votes else "—",
-        f'{bar}<br><span class="tb-small">{between}</span>',
+        f'{bar}<span class="tb-small tb-muted">{between}</span>',
         f"{rate.wins} · {rate.losses} · {rate.ties}", str(rate.both_bad), str(rate.votes),
     ]  # fmt: skip
 

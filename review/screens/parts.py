@@ -180,6 +180,11 @@ def heading(title: str, words: str = "") -> gr.HTML:
     return block(f'<div class="tb-h2"><h2>{escape(title)}</h2>{lead}</div>')
 
 
+def actions() -> gr.Row:
+    """A row of buttons, with or without the field that they act on: `with actions(): …`."""
+    return gr.Row(elem_classes=["tb-actions"])
+
+
 def empty_state(words: str, action: str = "", address: str = "") -> str:
     """What to show where nothing is yet: one sentence, and the way to the first thing."""
     link = f'<a href="{escape(address)}">{escape(action)} →</a>' if address else f"<span>{escape(action)}</span>" if action else ""
@@ -198,7 +203,7 @@ def progress_bar(done: float, total: float, words: str = "", label: str = "Progr
 
 def badge(words: str, tone: str = "plain") -> str:
     """A short state: tone plain, good, warn or bad. The words carry the meaning, never the colour alone."""
-    return f'<span class="tb-badge tb-{escape(tone)}">{escape(words)}</span>'
+    return f'<span class="tb-badge tb-is-{escape(tone)}">{escape(words)}</span>'
 
 
 def table(headings: list[str], rows: list[list[str]], caption: str, numeric: tuple[int, ...] = ()) -> str:
@@ -213,6 +218,11 @@ def table(headings: list[str], rows: list[list[str]], caption: str, numeric: tup
         f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="tb-table">'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def count(number: int, thing: str) -> str:
+    """ "1 vote", "2 votes"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def when(at: float | None) -> str:

@@ -22,6 +22,7 @@ VOTES: tuple[tuple[str, str, str], ...] = (
     ("both_bad", "vote-both-bad", "Both bad"),
 )
 SAID = {choice: words for choice, _, words in VOTES}
+BEFORE_VOTE = "A vote is saved at once. You can change it until you go on."
 AFTER_VOTE = "Press another vote to change it, write the ideal answer, or go on."
 KEYS = (
     ("1", "or", "←", "Left is better"),
@@ -59,7 +60,7 @@ def progress_html(done: int, total: int, seconds_left: int = 0) -> str:
 
 def status_html(chosen: str = "") -> str:
     """What was saved, in a live region that is there from the start so that screen readers announce it."""
-    said = f"<b>Saved: {escape(SAID[chosen].lower())}.</b> {AFTER_VOTE}" if chosen else ""
+    said = f"<b>Saved: {escape(SAID[chosen].lower())}.</b> {AFTER_VOTE}" if chosen else BEFORE_VOTE
     return f'<div role="status" class="tb-small">{said}</div>'
 
 

@@ -32,7 +32,8 @@ def mark(row: "BoardRow") -> str:
 def card(board: "Board", metric: str) -> str:
     scored = [(row, row.scores[metric]) for row in board.rows if metric in row.scores]
     most = max(score.high for _, score in scored) or 1.0
-    rows = [score_row(board, row, score, metric, most) for row, score in scored]
+    digits = 1 if most >= 2 else 3
+    rows = [score_row(board, row, score, metric, most, digits) for row, score in scored]
     title = board.titles.get(metric, metric)
     return (
         f'<section class="tb-card" aria-labelledby="metric-{escape(metric)}"><h3 id="metric-{escape(metric)}">{escape(title)}</h3>'
@@ -41,30 +42,24 @@ def card(board: "Board", metric: str) -> str:
     )
 
 
-def score_row(board: "Board", row: "BoardRow", score: "ScoreView", metric: str, most: float) -> list[str]:
-    between = f"{number(score.low)} to {number(score.high)}"
-    bar = interval_bar(score.value, score.low, score.high, f"{row.arm}: {number(score.value)}, {between}", bounds=(0.0, most))
+def score_row(board: "Board", row: "BoardRow", score: "ScoreView", metric: str, most: float, digits: int) -> list[str]:
+    value, between = f"{score.value:.{digits}f}", f"{score.low:.{digits}f} to {score.high:.{digits}f}"
+    bar = interval_bar(score.value, score.low, score.high, f"{row.arm}: {value}, {between}", bounds=(0.0, most))
     return [
         f'<b dir="auto">{escape(row.arm)}</b> {badge("stale", "warn") if row.stale else ""}',
-        f"<b>{number(score.value)}</b>",
-        f'{bar}<br><span class="tb-small tb-muted tb-num">{between}</span>',
-        "the base itself" if row.arm == board.base else difference(row.versus_base.get(metric)),
+        f"<b>{value}</b>",
+        f'{bar}<span class="tb-small tb-muted tb-num">{between}</span>',
+        "the base itself" if row.arm == board.base else difference(row.versus_base.get(metric), digits),
     ]
 
 
-def difference(found: "Difference | None") -> str:
+def difference(found: "Difference | None", digits: int) -> str:
     """Better, worse or no clear difference, in words first."""
     if found is None:
         return "—"
     tone, words = ("good", "better") if found.low > 0 else ("bad", "worse") if found.high < 0 else ("plain", "no clear difference")
-    numbers = f"{number(found.value, signed=True)} ({number(found.low, signed=True)} to {number(found.high, signed=True)})"
+    numbers = f"{found.value:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
     return f'{badge(words, tone)}<br><span class="tb-small tb-num">{numbers}</span>'
-
-
-def number(value: float, signed: bool = False) -> str:
-    """Two or three digits that matter: 11.2 on a scale to 100, 0.29 on a scale to 1."""
-    sign = "+" if signed else ""
-    return f"{value:{sign}.1f}" if abs(value) >= 2 else f"{value:{sign}.3f}"
 
 
 def signatures(board: "Board") -> str:

@@ -43,7 +43,7 @@ def build(house: "House") -> gr.Blocks:
         model = page(house, "lab", "Lab")
         rooms: dict[str, Room] = {}
         tabs: dict[str, gr.Tab] = {}
-        with gr.Tabs(elem_id="lab-tabs"):
+        with gr.Tabs(elem_id="lab-tabs", overflow_behavior="wrap"):
             for key, title, fill in TABS:
                 with gr.Tab(title, id=key, elem_id=f"lab-{key}") as tab:
                     rooms[key], tabs[key] = fill(house), tab

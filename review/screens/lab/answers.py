@@ -6,7 +6,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import SPLITS, Room, choices
-from review.screens.parts import SLOW, acts, badge, block, empty_state, escape, heading, note, progress_bar, table, when
+from review.screens.parts import SLOW, actions, acts, badge, block, empty_state, escape, heading, note, progress_bar, table, when
 
 if TYPE_CHECKING:
     from review.services.answers import JobView
@@ -43,12 +43,12 @@ def build(house: "House") -> Room:
         set_name = gr.Dropdown([], label="Prompt set", elem_id="answer-set")
         split = gr.Dropdown(list(SPLITS), value="test", label="Prompts", elem_id="answer-split")
     arms = gr.CheckboxGroup([], label="Arms", elem_id="answer-arms")
-    with gr.Row():
+    with actions():
         start = gr.Button("Start answering", variant="primary", elem_id="answer-start")
         score = gr.Button("Score against the human answers", elem_id="answer-score")
     heading("Work in the background", "It goes on when you leave this page.")
     listing = block(elem_id="answer-jobs", min_height=160)
-    with gr.Row(equal_height=True):
+    with actions():
         job = gr.Dropdown([], label="Running or waiting", elem_id="answer-job", scale=3)
         cancel = gr.Button("Cancel", variant="stop", elem_id="answer-cancel")
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import Room, choices
-from review.screens.parts import SLOW, acts, badge, block, empty_state, escape, heading, note, table
+from review.screens.parts import SLOW, actions, acts, badge, block, empty_state, escape, heading, note, table
 
 if TYPE_CHECKING:
     from review.services.adapters import AdapterView
@@ -51,7 +51,7 @@ def list_html(house: "House") -> str:
 def build(house: "House") -> Room:
     heading("Adapters", "Load, unload and switch while others go on working: an adapter in use by a running answer is never pulled away.")
     listing = block(elem_id="adapter-list", min_height=120)
-    with gr.Row(equal_height=True):
+    with actions():
         chosen = gr.Dropdown([], label="Adapter", elem_id="adapter-chosen", scale=2)
         load = gr.Button("Load into memory", elem_id="adapter-load")
         unload = gr.Button("Unload", elem_id="adapter-unload")
@@ -68,7 +68,8 @@ def build(house: "House") -> Room:
             foreign = gr.Checkbox(
                 label="It was trained on other weights", info="Accept it if it fits this base's shape.", elem_id="adapter-foreign"
             )
-            add = gr.Button("Check and add", elem_id="adapter-add")
+            with actions():
+                add = gr.Button("Check and add", elem_id="adapter-add")
     verdict = block(elem_id="adapter-verdict", min_height=24)
 
     def state(picked: str | None = None) -> list[Any]:

@@ -9,7 +9,7 @@ import gradio as gr
 from ft.errors import BadInput, Unavailable
 from ft.specs import DecodeSpec
 from review.screens.lab.room import Room, choices
-from review.screens.parts import acts, block, empty_state, escape, heading, progress_bar
+from review.screens.parts import actions, acts, block, empty_state, escape, heading, progress_bar
 from review.services.answers import Message
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def build(house: "House") -> Room:
         first = gr.Dropdown([], label="First arm", elem_id="chat-first")
         second = gr.Dropdown([], label="Second arm", elem_id="chat-second")
         longest = gr.Number(256, label="Longest answer, tokens", minimum=1, maximum=4096, precision=0, elem_id="chat-longest")
-        warmth = gr.Number(0, label="Temperature", minimum=0, maximum=2, step=0.1, info="0: always the same", elem_id="chat-temperature")
+        warmth = gr.Number(0, label="Temperature (0: always the same)", minimum=0, maximum=2, step=0.1, elem_id="chat-temperature")
     question = gr.Textbox(label="Question", placeholder="What would a customer ask?", lines=2, max_lines=8, elem_id="chat-question")
-    with gr.Row():
+    with actions():
         send = gr.Button("Ask both", variant="primary", elem_id="chat-send")
         stop = gr.Button("Stop", elem_id="chat-stop")
     now = block(EMPTY, elem_id="chat-now", min_height=180)

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import SPLITS, Room, choices
-from review.screens.parts import QUICK, SLOW, acts, block, empty_state, escape, heading, table
+from review.screens.parts import QUICK, SLOW, actions, acts, block, empty_state, escape, heading, table
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -98,12 +98,18 @@ def build(house: "House") -> Room:
         approve = gr.Checkbox(
             label="Approve its answers for training", info="Else they wait as drafts under Retrain.", elem_id="data-approve"
         )
-        mask = gr.Checkbox(label="Mask personal data", info="E-mail, phone, card, IBAN and the like are replaced.", elem_id="data-mask")
+        mask = gr.Checkbox(
+            label="Mask personal data", info="E-mail, phone, card, IBAN and the like are replaced.", elem_id="data-mask", min_width=240
+        )
         fields = gr.Textbox(
-            label="Columns, if they have other names", placeholder="instruction = Question; output = Reply", elem_id="data-fields"
+            label="Columns, if they have other names",
+            placeholder="instruction = Question; output = Reply",
+            elem_id="data-fields",
+            min_width=240,
         )
     block(FORMATS)
-    bring = gr.Button("Import", variant="primary", elem_id="data-import")
+    with actions():
+        bring = gr.Button("Import", variant="primary", elem_id="data-import")
     report = block(elem_id="data-report", min_height=24)
     heading("Browse")
     with gr.Row():
@@ -111,7 +117,7 @@ def build(house: "House") -> Room:
         part = gr.Dropdown([ANY, *SPLITS], value=ANY, label="Split", elem_id="data-part")
         query = gr.Textbox(label="Look for", placeholder="words in the prompt or the answer", elem_id="data-query")
     prompts = block(elem_id="data-prompts", min_height=200)
-    with gr.Row():
+    with actions():
         back = gr.Button("← Earlier", elem_id="data-back")
         forward = gr.Button("Later →", elem_id="data-forward")
     place = gr.Textbox("0", label="place", visible="hidden")

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import Room, choices
-from review.screens.parts import QUICK, SLOW, acts, badge, block, empty_state, escape, heading, note
+from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, empty_state, escape, heading, note
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -43,14 +43,14 @@ def draft_html(example: "ExampleView | None", place: int) -> str:
 def build(house: "House") -> Room:
     heading("What the model shall learn", "A run trains on every approved example. Test prompts never become examples.")
     counts = block(elem_id="example-counts", min_height=30)
-    with gr.Row(equal_height=True):
+    with actions():
         study = gr.Dropdown([], label="Study to gather from", elem_id="example-study", scale=2)
         gather = gr.Button("Gather its ideal and winning answers", elem_id="example-gather")
-    with gr.Row(equal_height=True):
+    with actions():
         origin = gr.Dropdown(list(ORIGINS), value="any origin", label="Drafts from", elem_id="example-origin", scale=2)
         approve_all = gr.Button("Approve all of these drafts", elem_id="example-approve-all")
-    draft = block(elem_id="example-draft", min_height=180)
-    with gr.Row():
+    draft = block(elem_id="example-draft", min_height=120)
+    with actions():
         approve = gr.Button("Approve", variant="primary", elem_id="example-approve")
         reject = gr.Button("Reject", variant="stop", elem_id="example-reject")
         later = gr.Button("Later", elem_id="example-later")

@@ -11,7 +11,22 @@ from ft.specs import ALL_LINEAR, LoraSpec, TrainSpec
 from review.screens.drawing import curve
 from review.screens.lab import examples
 from review.screens.lab.room import Room
-from review.screens.parts import QUICK, SLOW, acts, badge, block, empty_state, escape, heading, minutes, note, progress_bar, table, when
+from review.screens.parts import (
+    QUICK,
+    SLOW,
+    actions,
+    acts,
+    badge,
+    block,
+    empty_state,
+    escape,
+    heading,
+    minutes,
+    note,
+    progress_bar,
+    table,
+    when,
+)
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -68,15 +83,15 @@ def build(house: "House") -> Room:
     heading("Start a run", "It trains in a process of its own: you may close this page, and restarting the app does not stop it.")
     usual = house.training.defaults()
     fields = form(usual)
-    with gr.Row():
+    with actions():
         start = gr.Button("Start training on the approved examples", variant="primary", elem_id="run-start")
         check = gr.Button("Check first", elem_id="run-check")
     verdict = block(elem_id="run-verdict", min_height=24)
     heading("Watch a run")
-    with gr.Row(equal_height=True):
+    with actions():
         chosen = gr.Dropdown([], label="Run", elem_id="run-chosen", scale=3)
         cancel = gr.Button("Cancel this run", variant="stop", elem_id="run-cancel")
-    shown = block(elem_id="run-shown", min_height=360)
+    shown = block(elem_id="run-shown", min_height=100)
     with gr.Accordion("Log", open=False):
         log = block(elem_id="run-log", min_height=60)
     listing = block(elem_id="run-list")
@@ -136,7 +151,7 @@ def form(usual: TrainSpec) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Group():
         with gr.Row():
-            fields["name"] = gr.Textbox(label="Name of the new adapter", placeholder="for example connectpro-v2", elem_id="run-name")
+            fields["name"] = gr.Textbox(label="Name of the new adapter", info="for example connectpro-v2", elem_id="run-name")
             fields["epochs"] = number(usual.epochs, "Passes over the examples", "1 to 5 is usual.", elem_id="run-epochs")
             fields["max_steps"] = number(
                 usual.max_steps, "Stop after steps", "0: by passes. Few make a quick trial.", elem_id="run-steps", **whole

@@ -9,7 +9,7 @@ import gradio as gr
 if TYPE_CHECKING:
     from review.services.people import UserView
 
-SPLITS = ("test", "validation", "train")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from review.screens.lab.room import SPLITS, Room, choices
-from review.screens.parts import QUICK, SLOW, acts, badge, block, empty_state, escape, heading, note, progress_bar, table
+from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, count, empty_state, escape, heading, note, progress_bar, table
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -29,7 +29,7 @@ def list_html(house: "House", studies: "list[StudyView]") -> str:
             f'<b dir="auto">{escape(study.name)}</b>',
             badge(study.state, STATES[study.state]),
             escape(f"{study.set_name}, {study.split}"),
-            escape(" against ".join(study.arms) if len(study.arms) == 2 else ", ".join(study.arms)),
+            f"{escape(', '.join(arm for arm in study.arms if arm != study.against))} against {escape(study.against)}",
             progress_bar(told.votes, told.needed, f"{told.votes} of {told.needed} votes", label=f"Votes in {study.name}"),
         ])  # fmt: skip
     return table(["Study", "State", "Prompts", "Arms", "Progress"], rows, "Studies, newest first")
@@ -40,7 +40,7 @@ def reviewers_html(house: "House", name: str | None) -> str:
     if not name:
         return ""
     told = house.studies.progress(name)
-    aside = f'<p class="tb-muted tb-small">{told.identical} pairs are identical texts and are never shown.</p>'
+    aside = f'<p class="tb-muted tb-small">{count(told.identical, "pair")} of equal texts will not be shown.</p>'
     if not told.reviewers:
         return f"<p class='tb-muted'>Nobody has judged a pair of this study yet.</p>{aside if told.identical else ''}"
     rows = [
@@ -54,19 +54,18 @@ def reviewers_html(house: "House", name: str | None) -> str:
 def build(house: "House") -> Room:
     heading("Studies", "A study shows reviewers two arms' answers without saying which is which. What it declares is fixed once it opens.")
     listing = block(elem_id="studies-list", min_height=120)
-    with gr.Row(equal_height=True):
+    with actions():
         chosen = gr.Dropdown([], label="Study", elem_id="study-chosen", scale=2)
         starting = gr.Button("Open for reviewers", elem_id="study-open", variant="primary")
         pausing = gr.Button("Pause", elem_id="study-pause")
         closing = gr.Button("Close for good", elem_id="study-close", variant="stop")
     who = block(elem_id="study-who")
-    heading("Create a study")
+    heading("Create a study", "Test prompts decide what ships. Only votes on train and validation prompts can become training data.")
     with gr.Group():
         with gr.Row():
             name = gr.Textbox(label="Name", max_length=100, elem_id="study-name")
             set_name = gr.Dropdown([], label="Prompt set", elem_id="study-set")
-            split = gr.Dropdown(list(SPLITS), value="test", label="Prompts", elem_id="study-split",
-                                info="Test decides shipping. Only train and validation prompts can become training data.")  # fmt: skip
+            split = gr.Dropdown(list(SPLITS), value="test", label="Split", elem_id="study-split")
         with gr.Row():
             new = gr.Dropdown([], label="Arm that may ship", elem_id="study-new")
             old = gr.Dropdown([], label="Arm to beat", elem_id="study-old")
@@ -76,6 +75,7 @@ def build(house: "House") -> Room:
             bad = gr.Number(30, label="Hold above both bad, %", minimum=0, maximum=100, elem_id="study-bad")
             votes = gr.Number(20, label="Votes at least", minimum=1, precision=0, elem_id="study-votes")
             people = gr.Number(1, label="Reviewers at least", minimum=1, precision=0, elem_id="study-people")
+    with actions():
         create = gr.Button("Create the study", variant="primary", elem_id="study-create")
 
     outputs = [listing, chosen, who, name, set_name, new, old]
