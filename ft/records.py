@@ -55,8 +55,8 @@ class Reading:
         try:
             with path.open("rb") as file:
                 for row in rows_of(file):
-                    yield self._judge(row)
                     self.share = file.tell() / size
+                    yield self._judge(row)
         except OSError as error:
             raise Unavailable(f"{path.name} could not be read to its end ({error.strerror}). Check the disk and try again.") from error
 

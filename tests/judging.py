@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import func, insert, select
+
 from review.protocol.ballots import Ballot, BlindPair
 from review.services.comparisons import Comparisons
 from review.services.studies import Studies
@@ -32,7 +34,7 @@ class House:
     engineer: int
 
 
-def furnish(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tuned-v3"), reviewers: int = 2) -> House:
+def furnish(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tuned-v3"), reviewers: int = 2, split: str = "test") -> House:
     """A prompt set "tickets" answered by all arms, some reviewers and an engineer. No study yet."""
     clock = Clock()
     with db.write() as session:
@@ -41,28 +43,23 @@ def furnish(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tu
         tickets = PromptSet(name="tickets")
         session.add_all([*people, engineer, tickets])
         session.flush()
-        rows = [
-            Prompt(
-                set_id=tickets.id,
-                split="test",
-                instruction=f"How do I fix problem {i}?",
-                input="It says E-42.",
-                reference=f"Solution {i}.",
-                content_hash=f"p{i}",
-            )
-            for i in range(prompts)
-        ]
-        session.add_all(rows)
         for name in arms:
             add_arm(session, name)
         session.flush()
-        made = {name: arm_id(session, name) for name in arms}
-        for i, prompt in enumerate(rows):
-            for j, name in enumerate(arms):
-                session.add(Answer(arm_id=made[name], prompt_id=prompt.id, text=f"For problem {i}, {VARIANTS[j]}."))
-        session.flush()
-        ids, engineer_id = [p.id for p in people], engineer.id
-    return House(db, Studies(db), Comparisons(db, now=clock), clock, ids, engineer_id)
+        session.execute(insert(Prompt), [prompt(tickets.id, i) for i in range(prompts)])
+        ids = session.scalars(select(Prompt.id).order_by(Prompt.id)).all()
+        texts = [(arm_id(session, name), variant) for name, variant in zip(arms, VARIANTS, strict=False)]
+        answers = [
+            {"arm_id": arm, "prompt_id": p, "text": f"For problem {i}, {variant}."} for i, p in enumerate(ids) for arm, variant in texts
+        ]
+        session.execute(insert(Answer), answers)
+        reviewer_ids, engineer_id = [p.id for p in people], engineer.id
+    return House(db, Studies(db), Comparisons(db, now=clock), clock, reviewer_ids, engineer_id)
+
+
+def prompt(set_id: int, i: int) -> dict[str, Any]:
+    asked = {"instruction": f"How do I fix problem {i}?", "input": "It says E-42.", "reference": f"Solution {i}."}
+    return asked | {"set_id": set_id, "split": "test", "content_hash": f"p{i}"}
 
 
 def add_arm(session: Any, name: str) -> None:
@@ -76,14 +73,12 @@ def add_arm(session: Any, name: str) -> None:
 
 
 def arm_id(session: Any, name: str) -> int:
-    from sqlmodel import select
-
-    return session.exec(select(Arm.id).where(Arm.name == name)).one()
+    return session.scalars(select(Arm.id).where(Arm.name == name)).one()
 
 
 def opened(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tuned-v3"), reviewers: int = 2, **declared: Any) -> House:
     """The same with an open study "winter"."""
-    house = furnish(db, prompts, arms, reviewers)
+    house = furnish(db, prompts, arms, reviewers, declared.get("split", "test"))
     house.studies.create("winter", "tickets", arms, **declared)
     house.studies.open("winter")
     return house
@@ -110,7 +105,5 @@ def cast(house: House, reviewer: int, choice: Any = "left", seconds: float = 20.
 
 
 def count(db: Database, table: type) -> int:
-    from sqlmodel import func, select
-
     with db.session() as session:
-        return session.exec(select(func.count()).select_from(table)).one()
+        return session.scalars(select(func.count()).select_from(table)).one()

@@ -16,7 +16,8 @@ from review.services import scoring
 from review.services.faults import reading
 from review.services.scoring import Progress, ScoreReport
 from review.services.spreadsheets import csv_text
-from review.services.studies import Studies, StudyResult
+from review.services.studies import Studies
+from review.services.study_views import StudyResult
 from storage.database import Database
 from storage.queries import boards as rows
 

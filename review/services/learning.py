@@ -20,7 +20,8 @@ from review.services.faults import reading, writing
 from review.services.studies import record
 from storage.database import Database
 from storage.queries import library as rows
-from storage.queries import studies as votes
+from storage.queries import studies
+from storage.queries import votes as cast
 from storage.queries.people import audit
 from storage.tables import Correction, Example, Prompt
 
@@ -63,7 +64,7 @@ class _Candidate:
 def gather(db: Database, study_name: str, by: int | None) -> GatherReport:
     """See `Library.gather`."""
     with writing(db) as session:
-        study = votes.named(session, study_name)
+        study = studies.named(session, study_name)
         if study is None or study.id is None:
             raise NotFound(f"There is no study “{study_name}”. See the list of studies, or create one.")
         corrections, superseded = _corrections(session, study.id)
@@ -96,7 +97,7 @@ def _corrections(session: Session, study_id: int) -> tuple[list[_Candidate], lis
 
 def _winners(session: Session, study_id: int) -> list[_Candidate]:
     """Answers that won more votes than they lost. Pairs whose text names a model or a vendor teach nothing."""
-    stored = votes.votes(session, study_id)
+    stored = cast.votes(session, study_id)
     sides = {row.assignment_id: (row.left_answer_id, row.right_answer_id) for row in stored}
     score: Counter[int] = Counter()
     for vote in counted(record(row) for row in stored):
