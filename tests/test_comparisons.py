@@ -210,6 +210,12 @@ def test_a_vote_in_a_study_that_is_not_open_is_refused(db: Database, state: str)
         {"comment": None},
         {"reasons": ("never declared",)},
         {"reasons": ("tone", "tone")},
+        {"reasons": (1, None)},
+        {"reasons": ["tone"]},
+        {"reasons": None},
+        {"criteria": {1: "left"}},
+        {"criteria": ["accuracy"]},
+        {"criteria": {"accuracy": []}},
         {"criteria": {"never declared": "left"}},
         {"criteria": {"accuracy": "base"}},
         {"revises": -1},
@@ -406,6 +412,19 @@ def test_identical_answers_are_recorded_and_never_shown(db: Database) -> None:
     assert isinstance(house.comparisons.next_pair(house.reviewers[0]), Rest)
     assert not any("problem 0" in prompt for prompt in seen)
     assert house.studies.result("winter").identical == 1
+
+
+def test_answers_that_come_or_go_while_a_study_is_open_are_noticed(db: Database) -> None:
+    house = opened(db, prompts=3)
+    assert pair(house).total == 3
+    with db.write() as session:
+        answer = session.exec(select(Answer).where(Answer.prompt_id == 2)).first()
+        answer.voided_at = 1.0
+    totals = [pair(house).total]
+    with db.write() as session:
+        session.add(Answer(arm_id=answer.arm_id, prompt_id=2, text="Another answer."))
+    totals.append(pair(house).total)
+    assert totals == [2, 3]
 
 
 def test_answers_that_became_identical_after_opening_are_recorded_when_met(db: Database) -> None:

@@ -38,6 +38,10 @@ def test_a_winner_whose_answers_are_often_both_bad_is_held() -> None:
     assert "both answers were bad" in found.words
 
 
+def test_a_clear_loser_is_held_even_while_both_bad_is_unclear() -> None:
+    assert verdict(2, 45, bad=22).kind == "hold"
+
+
 def test_better_but_not_by_what_was_asked_is_held_once_that_is_clear() -> None:
     assert verdict(1200, 900, rule=replace(RULE, min_win_rate=0.7)).kind == "hold"
     assert verdict(42, 20, rule=replace(RULE, min_win_rate=0.7)).kind == "more"

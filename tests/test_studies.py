@@ -8,12 +8,12 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from ft.errors import BadInput, Conflict, NotFound, Refused, UserError
-from review.protocol.ballots import Ballot
+from review.protocol.ballots import Ballot, Rest
 from review.protocol.tally import VoteRecord, tally
 from review.protocol.verdict import Rule
 from review.services.studies import Studies
 from storage.database import Database
-from storage.tables import Answer, Arm, Audit, Study
+from storage.tables import Answer, Arm, Audit, Prompt, Study
 from tests.judging import VARIANTS, cast, count, furnish, opened, pair, prefer
 
 
@@ -137,6 +137,32 @@ def test_the_rule_cannot_change_after_opening_even_by_sql(db: Database) -> None:
     opened(db)
     with pytest.raises(Exception, match="fixed once it is open"), db.write() as session:
         session.execute(text("UPDATE study SET rule = '{}'"))
+
+
+def test_prompts_imported_after_opening_do_not_join(db: Database) -> None:
+    house = opened(db, prompts=3)
+    with db.write() as session:
+        first = session.exec(select(Prompt)).first()
+        assert first
+        late = Prompt(set_id=first.set_id, split="test", instruction="Late?", content_hash="late")
+        session.add(late)
+        session.flush()
+        for arm in session.exec(select(Arm)).all():
+            session.add(Answer(arm_id=arm.id, prompt_id=late.id, text=f"Late answer of {arm.id}."))
+        session.add(Prompt(set_id=first.set_id, split="test", instruction="Unanswered?", content_hash="unanswered"))
+    assert house.studies.progress("winter").pairs == 3
+    house.studies.pause("winter")
+    house.studies.open("winter")
+    assert not any("Late" in cast(house, 0).prompt for _ in range(3))
+    assert isinstance(house.comparisons.next_pair(house.reviewers[0]), Rest)
+
+
+def test_a_study_of_seventeen_thousand_prompts_opens_and_hands_out_pairs(db: Database) -> None:
+    """More answers than SQLite takes as parameters of one query."""
+    house = furnish(db, prompts=17_000)
+    house.studies.create("large", "tickets", ["base", "tuned-v3"])
+    house.studies.open("large")
+    assert cast(house, 0).total == 17_000
 
 
 def test_progress_tells_votes_pairs_and_each_reviewers_pace(db: Database) -> None:

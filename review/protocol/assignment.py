@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 def pair_key(first_answer: int, second_answer: int) -> str:
@@ -14,7 +15,7 @@ def pair_key(first_answer: int, second_answer: int) -> str:
     return f"{min(first_answer, second_answer)}-{max(first_answer, second_answer)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """Two answers to one prompt. `taken` counts the reviewers who voted on it or are looking at it now."""
 
@@ -23,7 +24,7 @@ class Candidate:
     arms: tuple[int, int]
     taken: int = 0
 
-    @property
+    @cached_property
     def key(self) -> str:
         return pair_key(*self.answers)
 

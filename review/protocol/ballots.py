@@ -60,10 +60,25 @@ class Receipt:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """Which arms stood left and right; only after the vote, where the study allows it."""
+
+    assignment: str
+    left: str
+    right: str
+
+
 def ballot_problem(ballot: Ballot) -> str:
     """What is wrong with a ballot's form, in a sentence; "" when nothing is. Whether it may be cast is for others to say."""
     if problem := key_problem(ballot.key) or text_problem("The comment", ballot.comment, MAX_COMMENT):
         return problem
+    if (
+        not isinstance(ballot.criteria, dict)
+        or not isinstance(ballot.reasons, tuple)
+        or not all(map(_word, (*ballot.criteria, *ballot.reasons)))
+    ):
+        return "The criteria or reasons cannot be read. Load the page again."
     if ballot.choice not in CHOICES or any(word not in CHOICES for word in ballot.criteria.values()):
         return f"A vote is one of {', '.join(CHOICES)}. Choose one of them."
     if len(set(ballot.reasons)) != len(ballot.reasons):
@@ -71,6 +86,10 @@ def ballot_problem(ballot: Ballot) -> str:
     if isinstance(ballot.revises, bool) or not isinstance(ballot.revises, int) or ballot.revises < 0:
         return "The revision to replace is not a number. Load the page again."
     return ""
+
+
+def _word(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def key_problem(key: str) -> str:

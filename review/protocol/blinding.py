@@ -17,13 +17,13 @@ VOIDED = "This pair cannot be compared and was set aside. Go on with the next pa
 # Names no support answer uses for anything but a language model or its maker.
 MODEL_NAMES = (
     "SmolLM", "Smol LM", "Hugging Face", "Llama", "TinyLlama", "Vicuna", "OpenAI", "ChatGPT", "GPT-2", "GPT-3", "GPT-3.5", "GPT-4",
-    "GPT-4o", "GPT-5", "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind", "Gemma",
+    "GPT-4o", "GPT-5", "GPT-J", "GPT-NeoX", "Anthropic", "Mistral AI", "Mistral-7B", "Mixtral", "Qwen", "DeepSeek", "DeepMind",
     "Meta AI", "Cohere AI", "EleutherAI", "Pythia", "StableLM", "Stability AI", "WizardLM", "xAI", "Moonshot AI", "ChatGLM",
     "InternLM", "OLMo", "Nemotron",
 )  # fmt: skip
 # Names that are also products or ordinary words ("sign in with Google"): a tell only where the answer speaks of itself.
 _MAKERS = (
-    r"(?:google|meta|microsoft|apple|amazon|nvidia|alibaba|baidu|ibm|cohere|mistral|claude|gemini|bard|phi|falcon|alpaca|grok|copilot|bloom"
+    r"(?:google|meta|microsoft|apple|amazon|nvidia|alibaba|baidu|ibm|cohere|mistral|claude|gemini|bard|phi|falcon|gemma|alpaca|grok|copilot|bloom"
     r"|open ?ai|anthropic|hugging ?face|deepseek)"
 )
 _MADE = r"(?:developed|trained|created|made|built|designed|fine-?tuned|released|powered|provided) (?:\w+ )?by\b"
@@ -64,9 +64,9 @@ def prompt_text(instruction: str, input_text: str = "") -> str:
 
 
 def fold(text: str) -> str:
-    """Text for matching: compatibility forms, accents, case, invisible characters and look-alike letters made equal."""
+    """Text for matching: compatibility forms, accents, case, emphasis, invisible and look-alike letters made equal."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    text = "".join(c for c in text if c not in "*`~" and unicodedata.category(c) not in ("Mn", "Me", "Cf"))
     return re.sub(r"\s+", " ", text.translate(_LOOKALIKES))
 
 

@@ -97,8 +97,9 @@ def tally(records: Iterable[VoteRecord], arms: Sequence[str], against: str, rule
     primary = counted(now)
     duels = [duel(r) for r in primary]
     found = _arms(duels, arms, against, rule)
-    best = _best(found)
-    assert best.verdict is not None
+    name = _best((a.arm, a.versus, a.verdict) for a in found if a.versus and a.verdict)[0]
+    best = next(a for a in found if a.arm == name)
+    assert best.verdict is not None, "a challenger has a verdict"
     bad = sum(d.outcome == "both_bad" for d in duels)
     return Tally(
         arms=tuple(found),
@@ -118,16 +119,16 @@ def _arms(duels: Sequence[Duel], arms: Sequence[str], against: str, rule: Rule) 
     strengths = {s.arm: s for s in _strengths(duels, arms)}
     found = []
     for arm in arms:
-        versus = verdict = None
-        evidence = 1.0
-        if arm != against:
-            faced = [d for d in duels if {d.first, d.second} == {arm, against}]
-            wins, decisive = first_decisive(faced, arm)
-            versus = win_rate(faced, arm)
-            verdict = decide(rule, versus, wins, decisive)
-            evidence = math.exp(min(log_e_value(wins, decisive), 700.0))
+        versus, verdict, evidence = (None, None, 1.0) if arm == against else _versus(duels, arm, against, rule)
         found.append(ArmTally(arm, win_rate(duels, arm), strengths.get(arm), versus, verdict, evidence))
     return found
+
+
+def _versus(duels: Sequence[Duel], arm: str, against: str, rule: Rule) -> tuple[WinRate, Verdict, float]:
+    faced = [d for d in duels if {d.first, d.second} == {arm, against}]
+    wins, decisive = first_decisive(faced, arm)
+    rate = win_rate(faced, arm)
+    return rate, decide(rule, rate, wins, decisive), math.exp(min(log_e_value(wins, decisive), 700.0))
 
 
 def _strengths(duels: Sequence[Duel], arms: Sequence[str]) -> Sequence[Strength]:
@@ -140,9 +141,8 @@ def _strengths(duels: Sequence[Duel], arms: Sequence[str]) -> Sequence[Strength]
         return ()
 
 
-def _best(arms: Sequence[ArmTally]) -> ArmTally:
-    challengers = [a for a in arms if a.verdict]
-    return max(challengers, key=lambda a: (a.verdict.kind == "ship" if a.verdict else False, a.versus.value if a.versus else 0.0))
+def _best(arms: Iterable[tuple[str, WinRate, Verdict]]) -> tuple[str, WinRate, Verdict]:
+    return max(arms, key=lambda arm: (arm[2].kind == "ship", arm[1].value))
 
 
 def _flips(duels: Sequence[Duel], arms: Sequence[str], against: str, rule: Rule, best: ArmTally) -> tuple[int, ...]:
@@ -150,8 +150,9 @@ def _flips(duels: Sequence[Duel], arms: Sequence[str], against: str, rule: Rule,
         return ()
     found = []
     for reviewer in sorted({d.reviewer for d in duels}):
-        others = _best(_arms([d for d in duels if d.reviewer != reviewer], arms, against, rule))
-        if others.verdict is None or (others.verdict.kind, others.arm) != (best.verdict.kind, best.arm):
+        others = [d for d in duels if d.reviewer != reviewer]
+        name, _, verdict = _best((arm, *_versus(others, arm, against, rule)[:2]) for arm in arms if arm != against)
+        if (verdict.kind, name) != (best.verdict.kind, best.arm):
             found.append(reviewer)
     return tuple(found)
 

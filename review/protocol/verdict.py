@@ -70,11 +70,11 @@ def decide(rule: Rule, rate: WinRate, wins: int, decisive: int) -> Verdict:
         return Verdict("more", f"No votes yet: {_votes(rule.min_votes)} needed at least.", rule.min_votes)
     if short or rate.reviewers < rule.min_reviewers:
         return _short(rule, rate, short)
-    if rate.both_bad_share > rule.max_both_bad:
-        return _too_bad(rule, rate)
     proven = log_e_value(wins, decisive) >= math.log(rule.e_value)
     if proven and 2 * wins < decisive:
         return Verdict("hold", f"Hold: reviewers prefer the other answers ({_percent(1 - rate.value)} against {_percent(rate.value)}).")
+    if rate.both_bad_share > rule.max_both_bad:
+        return _too_bad(rule, rate)
     if proven and rate.value >= rule.min_win_rate:
         return Verdict("ship", f"Ship: it wins {_percent(rate.value)} of the votes, and that is very unlikely to be chance.")
     if proven and rate.high < rule.min_win_rate:

@@ -9,21 +9,22 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 from sqlmodel import Session
 
 from ft.errors import BadInput, Busy, Conflict, NotFound, Refused
-from review.protocol.assignment import Candidate, Given, choose, pair_key, waiting
-from review.protocol.ballots import MAX_CORRECTION, Ballot, BlindPair, Receipt, Rest, ballot_problem, key_problem, text_problem
+from review.protocol.assignment import Candidate, Given, choose, waiting
+from review.protocol.ballots import MAX_CORRECTION, Ballot, BlindPair, Receipt, Rest, Reveal, ballot_problem, key_problem, text_problem
 from review.protocol.blinding import EMPTY, VOIDED, draw_sides, identity_words, new_id, prompt_text, shown_text, telling
 from review.services.faults import reading, writing
 from review.services.studies import identical_row, live_pairs, record
 from storage.database import Database
 from storage.errors import Duplicate
 from storage.queries import studies as rows
+from storage.queries import votes as cast
 from storage.tables import Assignment, Correction, Study, Vote
 
 USUAL_SECONDS = 30.0  # a reviewer's pace before the first votes tell
@@ -31,15 +32,6 @@ REMEMBERED = 20  # votes that the pace is measured on
 HELD = 30 * 60.0  # seconds for which a pair somebody is looking at is not given to others
 NOT_YOURS = "This pair was not given to you. Load the next pair."
 ALREADY = "You have already voted on this pair, perhaps in another tab. Go on with the next pair."
-
-
-@dataclass(frozen=True, slots=True)
-class Reveal:
-    """Which arms stood left and right; only after the vote, where the study allows it."""
-
-    assignment: str
-    left: str
-    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +56,7 @@ class Comparisons:
         self._names = tuple(names)
         self._now = now
         self._rng = random.Random(secrets.randbits(128))
+        self._decks: dict[int, tuple[tuple[int, int, int], list[Candidate]]] = {}
         self._telling: dict[int, tuple[str, ...]] = {}
 
     def next_pair(self, reviewer_id: int) -> BlindPair | Rest:
@@ -73,7 +66,10 @@ class Comparisons:
                 found = self._look(session, reviewer_id)
             if not isinstance(found, tuple):
                 return found
-            self._give(reviewer_id, *found)
+            desk, candidate = found
+            if given := self._give(reviewer_id, desk.study, candidate):
+                with reading(self._db) as session:
+                    return self._show(session, reviewer_id, desk, given)
         raise Busy("Other reviewers were quicker each time. Try again in a moment.")
 
     def vote(self, reviewer_id: int, ballot: Ballot) -> Receipt:
@@ -97,7 +93,7 @@ class Comparisons:
         with reading(self._db) as session:
             _own(session, reviewer_id, assignment)
             vote = _voted(session, assignment)
-            texts = rows.pair_texts(session, assignment)
+            texts = cast.pair_texts(session, assignment)
         return {"left": shown_text(texts.left), "tie": shown_text(texts.left), "right": shown_text(texts.right)}.get(vote.choice, "")
 
     def reveal(self, reviewer_id: int, assignment: str) -> Reveal:
@@ -108,7 +104,7 @@ class Comparisons:
             study = session.get_one(Study, given.study_id)
             if study.state != "closed" and study.reveal != "after_vote":
                 raise Refused("This study shows which was which after it is closed. Go on with the next pair.")
-            left, right = (rows.arm_of_answer(session, answer) for answer in (given.left_answer_id, given.right_answer_id))
+            left, right = (cast.arm_of_answer(session, answer) for answer in (given.left_answer_id, given.right_answer_id))
         return Reveal(assignment, left, right)
 
     def export_votes(self, study: str) -> list[dict[str, Any]]:
@@ -117,12 +113,12 @@ class Comparisons:
             found = rows.named(session, study)
             if found is None:
                 raise NotFound(f"There is no study “{study}”. See the list of studies.")
-            votes = rows.votes(session, found.id or 0)
+            votes = cast.votes(session, found.id or 0)
             names = rows.user_names(session, sorted({row.reviewer_id for row in votes}))
         newest = {row.assignment_id: row.revision for row in sorted(votes, key=lambda row: row.revision)}
         return [_export_row(study, row, names[row.reviewer_id], newest[row.assignment_id]) for row in votes]
 
-    def _look(self, session: Session, reviewer_id: int) -> BlindPair | Rest | tuple[Study, Candidate]:
+    def _look(self, session: Session, reviewer_id: int) -> BlindPair | Rest | tuple[_Desk, Candidate]:
         """What to show; or the candidate to give first."""
         _check_reviewer(session, reviewer_id)
         studies = rows.open_ones(session)
@@ -131,9 +127,9 @@ class Comparisons:
             desk = self._desk(session, study, reviewer_id)
             chosen = choose(desk.candidates, desk.history, study.votes_per_pair, self._rng)
             if isinstance(chosen, Given):
-                return self._show(session, reviewer_id, desk, chosen)
+                return self._show(session, reviewer_id, desk, chosen.assignment)
             if chosen is not None:
-                return study, chosen
+                return desk, chosen
             done += desk.done
         if not studies:
             return Rest("No study is open at the moment. Come back when your team opens one.", 0, 0)
@@ -143,22 +139,30 @@ class Comparisons:
 
     def _desk(self, session: Session, study: Study, reviewer_id: int, since: float | None = None) -> _Desk:
         study_id = study.id or 0
-        taken = rows.taken(session, study_id, self._now() - HELD if since is None else since)
-        given = rows.given_to(session, study_id, reviewer_id)
-        candidates = [Candidate(p, answers, arms, taken.get(pair_key(*answers), 0)) for p, answers, arms in live_pairs(session, study)]
+        taken = cast.taken(session, study_id, self._now() - HELD if since is None else since)
+        given = cast.given_to(session, study_id, reviewer_id)
+        candidates = [replace(c, taken=taken[c.key]) if c.key in taken else c for c in self._deck(session, study)]
         history = [Given(g.id, g.pair_key, g.prompt_id, open=g.live and not g.voted) for g in given]
         return _Desk(study, candidates, history, done=sum(g.voted for g in given))
+
+    def _deck(self, session: Session, study: Study) -> list[Candidate]:
+        """All pairs of a study, read again only when answers came or went."""
+        study_id, state = study.id or 0, rows.live_state(session, study)
+        held = self._decks.get(study_id)
+        if held is None or held[0] != state:
+            held = self._decks[study_id] = (state, [Candidate(*pair) for pair in live_pairs(session, study)])
+        return held[1]
 
     def _with_others(self, session: Session, study: Study, reviewer_id: int) -> bool:
         """Pairs that still lack votes, but are on other reviewers' screens."""
         desk = self._desk(session, study, reviewer_id, since=math.inf)
         return bool(waiting(desk.candidates, desk.history, study.votes_per_pair))
 
-    def _show(self, session: Session, reviewer_id: int, desk: _Desk, given: Given) -> BlindPair:
-        texts = rows.pair_texts(session, given.assignment)
-        pace = rows.recent_seconds(session, reviewer_id, REMEMBERED)
+    def _show(self, session: Session, reviewer_id: int, desk: _Desk, assignment: str) -> BlindPair:
+        texts = cast.pair_texts(session, assignment)
+        pace = cast.recent_seconds(session, reviewer_id, REMEMBERED)
         return BlindPair(
-            assignment=given.assignment,
+            assignment=assignment,
             prompt=prompt_text(texts.instruction, texts.input),
             left=shown_text(texts.left) or EMPTY,
             right=shown_text(texts.right) or EMPTY,
@@ -167,25 +171,37 @@ class Comparisons:
             seconds_left=round((median(pace) if pace else USUAL_SECONDS) * desk.remaining),
         )
 
-    def _give(self, reviewer_id: int, study: Study, candidate: Candidate) -> None:
-        """Store the assignment, or that the two texts are identical. Does nothing where that is no longer right; the caller looks again."""
+    def _give(self, reviewer_id: int, study: Study, candidate: Candidate) -> str:
+        """The id of the new assignment; "" where the texts turned out identical (recorded) or the pair is no longer free: look again."""
         study_id, both = study.id or 0, candidate.answers
         with reading(self._db) as session:
             texts = {i: shown_text(text) for i, text in rows.answer_texts(session, both).items()}
             marked = self._marks(session, study, texts.values())
         with writing(self._db) as session:
             if session.get_one(Study, study_id).state != "open" or len(rows.answer_texts(session, both)) < 2:
-                return
+                return ""
             if texts[both[0]] == texts[both[1]]:
                 if both not in rows.identical_keys(session, study_id):
                     session.add(identical_row(study_id, candidate.prompt, both))
-                return
-            waits = any(given.live and not given.voted for given in rows.given_to(session, study_id, reviewer_id))
-            if waits or rows.taken(session, study_id, self._now() - HELD, candidate.key).get(candidate.key, 0) >= study.votes_per_pair:
-                return
-            left, right = draw_sides(*both)
-            session.add(Assignment(id=new_id(), study_id=study_id, reviewer_id=reviewer_id, prompt_id=candidate.prompt, left_answer_id=left,
-                                   right_answer_id=right, pair_key=candidate.key, marked=marked, served_at=self._now()))  # fmt: skip
+                return ""
+            waits = any(given.live and not given.voted for given in cast.given_to(session, study_id, reviewer_id))
+            if waits or cast.taken(session, study_id, self._now() - HELD, candidate.key).get(candidate.key, 0) >= study.votes_per_pair:
+                return ""
+            assignment, (left, right) = new_id(), draw_sides(*both)
+            session.add(
+                Assignment(
+                    id=assignment,
+                    study_id=study_id,
+                    reviewer_id=reviewer_id,
+                    prompt_id=candidate.prompt,
+                    left_answer_id=left,
+                    right_answer_id=right,
+                    pair_key=candidate.key,
+                    marked=marked,
+                    served_at=self._now(),
+                )
+            )
+        return assignment
 
     def _marks(self, session: Session, study: Study, texts: Iterable[str]) -> str:
         """The identity words in the two answers, for the record; never shown before the vote."""
@@ -208,12 +224,12 @@ class Comparisons:
 
     def _record_vote(self, session: Session, reviewer_id: int, ballot: Ballot) -> Receipt:
         _check_reviewer(session, reviewer_id)
-        if same := rows.vote_with_key(session, ballot.key):
+        if same := cast.vote_with_key(session, ballot.key):
             return _same_vote(same, reviewer_id, ballot)
         given = _own(session, reviewer_id, ballot.assignment)
         study = session.get_one(Study, given.study_id)
         _check_takes_votes(session, study, ballot)
-        latest = rows.latest_vote(session, given.id)
+        latest = cast.latest_vote(session, given.id)
         _check_revision(study, latest.revision if latest else 0, ballot.revises)
         now = self._now()
         vote = Vote(
@@ -234,12 +250,12 @@ class Comparisons:
 
     def _record_correction(self, session: Session, reviewer_id: int, assignment: str, text: str, key: str) -> Receipt:
         _check_reviewer(session, reviewer_id)
-        same = rows.correction_with_key(session, key)
+        same = cast.correction_with_key(session, key)
         if same and (same.reviewer_id, same.assignment_id, same.text) != (reviewer_id, assignment, text):
             raise Conflict("This was already sent with another text. Load the page again, then save the ideal answer.")
         _own(session, reviewer_id, assignment)
         _voted(session, assignment)
-        earlier = rows.corrections_of(session, assignment)
+        earlier = cast.corrections_of(session, assignment)
         if same:
             return Receipt(same.id, assignment, [correction.id for correction in earlier].index(same.id) + 1)
         at = max(self._now(), earlier[-1].created_at + 1e-3) if earlier else self._now()  # the newest counts, even if the clock went back
@@ -256,14 +272,14 @@ def _check_reviewer(session: Session, reviewer_id: int) -> None:
 
 def _own(session: Session, reviewer_id: int, assignment: str) -> Assignment:
     """The same refusal for another's pair and for none at all: it tells nothing."""
-    given = rows.assignment(session, assignment) if isinstance(assignment, str) else None
+    given = cast.assignment(session, assignment) if isinstance(assignment, str) else None
     if given is None or given.reviewer_id != reviewer_id:
         raise Refused(NOT_YOURS)
     return given
 
 
 def _voted(session: Session, assignment: str) -> Vote:
-    vote = rows.latest_vote(session, assignment)
+    vote = cast.latest_vote(session, assignment)
     if vote is None:
         raise Refused("Vote on this pair first.")
     return vote
@@ -280,7 +296,7 @@ def _check_takes_votes(session: Session, study: Study, ballot: Ballot) -> None:
     if study.state != "open":
         state = "closed" if study.state == "closed" else "paused"
         raise Refused(f"This study is {state}, so the vote was not stored. Go on with the next pair.")
-    if not rows.pair_texts(session, ballot.assignment).live:
+    if not cast.pair_texts(session, ballot.assignment).live:
         raise Refused(VOIDED)
     if unknown := sorted({*ballot.criteria} - {*study.criteria}) + sorted({*ballot.reasons} - {*study.reasons}):
         raise BadInput(f"This study does not ask for {', '.join(unknown)[:200]}. Load the page again and vote once more.")
@@ -300,7 +316,7 @@ def _refuse(problem: str) -> None:
         raise BadInput(problem)
 
 
-def _export_row(study: str, row: rows.VoteRow, reviewer: str, newest: int) -> dict[str, Any]:
+def _export_row(study: str, row: cast.VoteRow, reviewer: str, newest: int) -> dict[str, Any]:
     vote = record(row)
     counts = row.revision == newest and row.kind == "real" and not row.marked and not row.voided
     return {"study": study, "reviewer": reviewer, **asdict(row), "winner": vote.winner, "characters": vote.characters, "counts": counts}

@@ -44,13 +44,13 @@ def set_and_arms(session: Session, set_name: str, arms: Sequence[str]) -> tuple[
     return prompt_set, {arm: found[arm] for arm in arms}
 
 
-def check_answers(session: Session, set_id: int, split: str, arms: Iterable[rows.ArmRow]) -> int:
+def check_answers(session: Session, set_id: int, split: str, arms: Iterable[rows.ArmRow], upto: int | None = None) -> int:
     """How many prompts there are. Refused, saying which arm lacks how many answers and what to run, unless every arm answered all."""
-    set_name, total = rows.set_name(session, set_id), rows.prompt_count(session, set_id, split)
+    set_name, total = rows.set_name(session, set_id), rows.prompt_count(session, set_id, split, upto)
     if not total:
         raise BadInput(f"“{set_name}” has no {split} prompts. Choose another split, or import more prompts.")
     arms = list(arms)
-    have = rows.answered(session, set_id, split, [arm.id for arm in arms])
+    have = rows.answered(session, set_id, split, [arm.id for arm in arms], upto)
     gaps = {arm.name: total - have.get(arm.id, 0) for arm in arms if have.get(arm.id, 0) < total}
     if gaps:
         lacking = ", ".join(f"{name} lacks {count} of {total} answers" for name, count in gaps.items())

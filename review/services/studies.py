@@ -21,6 +21,7 @@ from review.services.faults import reading, writing
 from review.services.study_views import ArmResult, ReviewerProgress, StudyProgress, StudyResult, StudyView
 from storage.database import Database
 from storage.queries import studies as rows
+from storage.queries import votes as cast
 from storage.tables import Audit, IdenticalPair, Study, StudyArm
 
 AGAINST = "against"  # the arm to beat, stored beside the rule
@@ -73,7 +74,8 @@ class Studies:
             if study.state == "closed":
                 raise Refused(f"“{name}” is closed for good. Create a new study to collect more votes.")
             if study.state != "open":
-                check_answers(session, study.set_id, study.split, rows.arms_of(session, _id(study.id)))
+                study.last_prompt_id = study.last_prompt_id or rows.last_prompt(session, study.set_id, study.split)
+                check_answers(session, study.set_id, study.split, rows.arms_of(session, _id(study.id)), study.last_prompt_id)
                 _record_identical(session, study)
                 study.state, study.opened_at = "open", study.opened_at or time.time()
                 _note(session, by, "study.opened", name)
@@ -116,7 +118,7 @@ class Studies:
         with reading(self._db) as session:
             study = _named(session, name)
             pairs, identical = len(live_pairs(session, study)), len(rows.identical_keys(session, _id(study.id)))
-            records = [record(row) for row in rows.votes(session, _id(study.id))]
+            records = [record(row) for row in cast.votes(session, _id(study.id))]
             names = rows.user_names(session, sorted({r.reviewer for r in records}))
         voted = [r for r in current(records) if r.kind == "real" and not r.voided]
         return StudyProgress(name, study.state, len(voted), pairs * study.votes_per_pair, pairs, identical, _reviewers(records, names))
@@ -128,7 +130,7 @@ class Studies:
             view = _view(session, study)
             arms = rows.arms_of(session, view.id)
             identical = len(rows.identical_keys(session, view.id))
-            records = [record(row) for row in rows.votes(session, view.id)]
+            records = [record(row) for row in cast.votes(session, view.id)]
             names = rows.user_names(session, sorted({r.reviewer for r in records}))
         found = tally(records, view.arms, view.against, view.rule)
         about = {arm.name: arm for arm in arms}
@@ -167,7 +169,7 @@ def identical_row(study_id: int, prompt_id: int, answers: tuple[int, int]) -> Id
     return IdenticalPair(study_id=study_id, prompt_id=prompt_id, first_answer_id=min(answers), second_answer_id=max(answers))
 
 
-def record(row: rows.VoteRow) -> VoteRecord:
+def record(row: cast.VoteRow) -> VoteRecord:
     """A stored vote as the pure rules count it."""
     return VoteRecord(
         assignment=row.assignment_id,
@@ -201,9 +203,8 @@ def _reviewers(records: list[VoteRecord], names: dict[int, str]) -> tuple[Review
 
 
 def _record_identical(session: Session, study: Study) -> None:
-    pairs = live_pairs(session, study)
-    texts = {i: shown_text(t) for i, t in rows.answer_texts(session, sorted({a for _, both, _ in pairs for a in both})).items()}
-    for prompt, (first, second), _ in pairs:
+    texts = {answer: shown_text(text) for answer, text in rows.live_texts(session, study).items()}
+    for prompt, (first, second), _ in live_pairs(session, study):
         if texts[first] == texts[second]:
             session.add(identical_row(_id(study.id), prompt, (first, second)))
 

@@ -1,0 +1,201 @@
+"""Assignments, votes and corrections: what was given out and what was said.
+
+Every function takes an open Session first and never commits. Must not know the rules of a study, only its rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, col
+
+from storage.tables import Answer, Arm, Assignment, Correction, Prompt, Vote
+
+LEFT, RIGHT, LEFT_ARM, RIGHT_ARM = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRow:
+    """An assignment of one reviewer. `live`: neither answer has been voided."""
+
+    id: str
+    pair_key: str
+    prompt_id: int
+    voted: bool
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairTexts:
+    assignment_id: str
+    study_id: int
+    prompt_id: int
+    instruction: str
+    input: str
+    left: str
+    right: str
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRow:
+    """One revision of one vote with all that a board or an export needs."""
+
+    vote_id: str
+    assignment_id: str
+    revision: int
+    pair_key: str
+    kind: str
+    marked: str
+    voided: bool
+    prompt_id: int
+    instruction: str
+    input: str
+    left_arm: str
+    right_arm: str
+    left: str
+    right: str
+    left_answer_id: int
+    right_answer_id: int
+    reviewer_id: int
+    choice: str
+    criteria: dict[str, Any]
+    reasons: list[str]
+    comment: str
+    seconds: float
+    served_at: float
+    created_at: float
+
+
+def _has_vote() -> Any:
+    return select(col(Vote.id)).where(col(Vote.assignment_id) == col(Assignment.id)).exists()
+
+
+def taken(session: Session, study_id: int, since: float, pair_key: str | None = None) -> dict[str, int]:
+    """Pair key -> assignments that have a vote or were served after `since`; of one pair or of all."""
+    query = (
+        select(col(Assignment.pair_key), func.count())
+        .where(col(Assignment.study_id) == study_id, col(Assignment.kind) == "real")
+        .where(or_(col(Assignment.served_at) > since, _has_vote()))
+        .group_by(col(Assignment.pair_key))
+    )
+    if pair_key is not None:
+        query = query.where(col(Assignment.pair_key) == pair_key)
+    return {key: count for key, count in session.execute(query)}
+
+
+def given_to(session: Session, study_id: int, reviewer_id: int) -> list[GivenRow]:
+    """A reviewer's assignments in a study, oldest first."""
+    query = (
+        select(col(Assignment.id), col(Assignment.pair_key), col(Assignment.prompt_id), _has_vote().label("voted"),
+               col(LEFT.voided_at), col(RIGHT.voided_at))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+        .where(col(Assignment.study_id) == study_id, col(Assignment.reviewer_id) == reviewer_id)
+        .order_by(col(Assignment.served_at), col(Assignment.id))
+    )  # fmt: skip
+    return [
+        GivenRow(i, key, prompt, bool(voted), lost is None and gone is None) for i, key, prompt, voted, lost, gone in session.execute(query)
+    ]
+
+
+def recent_seconds(session: Session, reviewer_id: int, last: int) -> list[float]:
+    """Seconds of a reviewer's last first-revision votes, newest first."""
+    query = (
+        select(col(Vote.seconds))
+        .where(col(Vote.reviewer_id) == reviewer_id, col(Vote.revision) == 1)
+        .order_by(col(Vote.created_at).desc())
+        .limit(last)
+    )
+    return list(session.scalars(query))
+
+
+def assignment(session: Session, assignment_id: str) -> Assignment | None:
+    return session.get(Assignment, assignment_id)
+
+
+def pair_texts(session: Session, assignment_id: str) -> PairTexts:
+    query = (
+        select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input),
+               col(LEFT.text), col(RIGHT.text), col(LEFT.voided_at), col(RIGHT.voided_at))
+        .select_from(Assignment)
+        .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+        .where(col(Assignment.id) == assignment_id)
+    )  # fmt: skip
+    study_id, prompt_id, instruction, input_text, left_text, right_text, lost, gone = session.execute(query).one()
+    live = lost is None and gone is None
+    return PairTexts(assignment_id, study_id, prompt_id, instruction, input_text, left_text, right_text, live)
+
+
+def arm_of_answer(session: Session, answer_id: int) -> str:
+    return session.scalars(select(col(Arm.name)).join(Answer, col(Answer.arm_id) == col(Arm.id)).where(col(Answer.id) == answer_id)).one()
+
+
+def latest_vote(session: Session, assignment_id: str) -> Vote | None:
+    query = select(Vote).where(col(Vote.assignment_id) == assignment_id).order_by(col(Vote.revision).desc()).limit(1)
+    return session.scalars(query).first()
+
+
+def vote_with_key(session: Session, key: str) -> Vote | None:
+    return session.scalars(select(Vote).where(col(Vote.request_key) == key)).first()
+
+
+def correction_with_key(session: Session, key: str) -> Correction | None:
+    return session.scalars(select(Correction).where(col(Correction.request_key) == key)).first()
+
+
+def corrections_of(session: Session, assignment_id: str) -> Sequence[Correction]:
+    """Oldest first."""
+    query = (
+        select(Correction).where(col(Correction.assignment_id) == assignment_id).order_by(col(Correction.created_at), col(Correction.id))
+    )
+    return session.scalars(query).all()
+
+
+def votes(session: Session, study_id: int) -> list[VoteRow]:
+    """Every revision of every vote of a study, in the order cast."""
+    query = (
+        select(Vote, Assignment, Prompt, LEFT, RIGHT, col(LEFT_ARM.name), col(RIGHT_ARM.name))
+        .join(Assignment, col(Assignment.id) == col(Vote.assignment_id))
+        .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+        .join(LEFT_ARM, col(LEFT_ARM.id) == col(LEFT.arm_id))
+        .join(RIGHT_ARM, col(RIGHT_ARM.id) == col(RIGHT.arm_id))
+        .where(col(Assignment.study_id) == study_id)
+        .order_by(col(Vote.created_at), col(Vote.assignment_id), col(Vote.revision))
+    )
+    return [_vote_row(*row) for row in session.execute(query)]
+
+
+def _vote_row(vote: Vote, given: Assignment, prompt: Prompt, left: Answer, right: Answer, left_arm: str, right_arm: str) -> VoteRow:
+    return VoteRow(
+        vote_id=vote.id,
+        assignment_id=given.id,
+        revision=vote.revision,
+        pair_key=given.pair_key,
+        kind=given.kind,
+        marked=given.marked,
+        voided=left.voided_at is not None or right.voided_at is not None,
+        prompt_id=given.prompt_id,
+        instruction=prompt.instruction,
+        input=prompt.input,
+        left_arm=left_arm,
+        right_arm=right_arm,
+        left=left.text,
+        right=right.text,
+        left_answer_id=given.left_answer_id,
+        right_answer_id=given.right_answer_id,
+        reviewer_id=vote.reviewer_id,
+        choice=vote.choice,
+        criteria=dict(vote.criteria),
+        reasons=list(vote.reasons),
+        comment=vote.comment,
+        seconds=vote.seconds,
+        served_at=given.served_at,
+        created_at=vote.created_at,
+    )
