@@ -1,6 +1,5 @@
 """`tiebreak study`, `votes` and `review`: declare a comparison, vote blind in the terminal, take the votes out."""
 
-import csv
 import json
 import secrets
 import sys
@@ -11,6 +10,7 @@ import typer
 from ft.errors import NotFound
 from review.commands.terminal import AsJson, emit_json, house, plain, say, table
 from review.protocol.ballots import Ballot, BlindPair, Choice
+from review.services.spreadsheets import csv_text
 
 study = typer.Typer(no_args_is_help=True, help="Studies: a declared comparison of arms, fixed before the first vote.")
 votes = typer.Typer(no_args_is_help=True, help="Votes: count them, take them out.")
@@ -97,15 +97,7 @@ def export(
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
     if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
-
-
-def spreadsheet_safe(value: object) -> str:
-    """A cell that no spreadsheet runs as a formula: a leading = + - @ tab or return gets an apostrophe before it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        sys.stdout.write(csv_text(list(rows[0]), rows))
 
 
 @votes.command("list")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ft import metrics
 from ft.errors import BadInput, NotFound, UserError
+from review.services import jobs
 from review.services.faults import reading, writing
 from storage.database import Database
 from storage.queries import boards as rows
@@ -148,44 +149,25 @@ def start(db: Database, set_name: str, split: str, arms: Sequence[str], by: int 
 
 def run(db: Database, job_id: int, should_stop: Callable[[], bool] | None, progress: Progress | None) -> None:
     """See `Boards.run`."""
-    spec = _begin(db, job_id)
-    if spec is None:
+    job = jobs.one(db, job_id)
+    if job.kind != "score":
+        raise NotFound(f"Job {job_id} is no scoring. Look at the list of jobs.")
+    if not jobs.claim(db, job_id):
         return
 
     def advance(done: int, total: int) -> None:
-        with writing(db) as session:
-            job = rows.job(session, job_id)
-            if job:
-                job.done, job.total = done, total
+        jobs.change(db, job_id, done=done, total=total)
         if progress:
             progress(done, total)
 
+    spec = job.spec
     try:
-        report = score(db, spec["set"], spec["split"], spec["arms"], None, advance, should_stop)
+        report = score(db, spec["set"], spec["split"], spec["arms"], job.created_by, advance, should_stop)
     except UserError as error:
-        _end(db, job_id, "failed", str(error))
+        jobs.end(db, job_id, "failed", str(error))
     except BaseException:
-        _end(db, job_id, "failed", "Scoring stopped on an unexpected error. The app's log has the details.")
+        jobs.end(db, job_id, "failed", "Scoring stopped on an unexpected error. The app's log has the details.")
         raise
     else:
         words = " ".join(f"{arm}: {why}" for arm, why in report.skipped.items())
-        _end(db, job_id, "cancelled" if report.stopped else "finished", words)
-
-
-def _begin(db: Database, job_id: int) -> dict[str, Any] | None:
-    """The job's spec, or None where it is over already."""
-    with writing(db) as session:
-        job = rows.job(session, job_id)
-        if job is None or job.kind != "score":
-            raise NotFound(f"There is no score job {job_id}. Start one from the board.")
-        if job.status not in ("queued", "running"):
-            return None
-        job.status = "running"
-        return dict(job.spec)
-
-
-def _end(db: Database, job_id: int, status: str, message: str) -> None:
-    with writing(db) as session:
-        job = rows.job(session, job_id)
-        if job and job.status == "running":
-            job.status, job.message, job.ended_at = status, message, time.time()
+        jobs.end(db, job_id, "cancelled" if report.stopped else "finished", words)

@@ -1,4 +1,4 @@
-"""Answers to be scored, evaluations with their scores, and score jobs: reads and writes.
+"""Answers to be scored, and evaluations with their scores: reads and writes.
 
 Every function takes an open Session first and never commits. Must not know metrics.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from storage.tables import Adapter, Answer, Arm, Evaluation, Job, Prompt, PromptSet, ScoreRow, Study
+from storage.tables import Adapter, Answer, Arm, Evaluation, Prompt, PromptSet, ScoreRow, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,3 @@ def studies(session: Session, set_id: int, split: str) -> list[str]:
     """Names of the studies on the split that were opened, the newest opening first."""
     where = (col(Study.set_id) == set_id, col(Study.split) == split, col(Study.opened_at).is_not(None))
     return list(session.scalars(select(col(Study.name)).where(*where).order_by(col(Study.opened_at).desc(), col(Study.id).desc())))
-
-
-def job(session: Session, job_id: int) -> Job | None:
-    return session.get(Job, job_id)
