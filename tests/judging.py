@@ -46,7 +46,7 @@ def furnish(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tu
         for name in arms:
             add_arm(session, name)
         session.flush()
-        session.execute(insert(Prompt), [prompt(tickets.id, i) for i in range(prompts)])
+        session.execute(insert(Prompt), [prompt(tickets.id, i, split) for i in range(prompts)])
         ids = session.scalars(select(Prompt.id).order_by(Prompt.id)).all()
         texts = [(arm_id(session, name), variant) for name, variant in zip(arms, VARIANTS, strict=False)]
         answers = [
@@ -57,9 +57,9 @@ def furnish(db: Database, prompts: int = 6, arms: tuple[str, ...] = ("base", "tu
     return House(db, Studies(db), Comparisons(db, now=clock), clock, reviewer_ids, engineer_id)
 
 
-def prompt(set_id: int, i: int) -> dict[str, Any]:
+def prompt(set_id: int, i: int, split: str) -> dict[str, Any]:
     asked = {"instruction": f"How do I fix problem {i}?", "input": "It says E-42.", "reference": f"Solution {i}."}
-    return asked | {"set_id": set_id, "split": "test", "content_hash": f"p{i}"}
+    return asked | {"set_id": set_id, "split": split, "content_hash": f"p{i}"}
 
 
 def add_arm(session: Any, name: str) -> None:
