@@ -1,6 +1,7 @@
 """Imports are all or nothing and repeatable; examples come from training prompts alone; a snapshot is its content."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from review.services import imports
 from review.services.library import Library
 from storage.database import Database
 from storage.tables import Audit, Example, ImportReject, Prompt, PromptSet
-from tests.conftest import shared
+from tests.conftest import ROOT, shared
 from tests.judging import VARIANTS, House, cast, count, opened, prefer
 
 QUESTIONS = (
@@ -351,23 +352,32 @@ def test_a_voided_answer_does_not_win(db: Database) -> None:
     assert library.gather("winter").winners == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "added", "kept_aside", "examples_at_least"),
-    [
-        ("rasbt_instructions/instruction-data.json", 1075, 25, 900),
-        ("personality_chat/Queries_Responses_Friendly_QnAMaker.tsv", 163, 2, 120),
-        ("bitext_qa_subset/qa_train_tune.jsonl", 299, 1, 220),
-        ("legal_plain/tldrlegal_v1.json", 85, 0, 60),
-    ],
-)
-def test_real_files_by_others_come_in(library: Library, name: str, added: int, kept_aside: int, examples_at_least: int) -> None:
-    report = library.import_file(shared(*name.split("/")), "theirs", approve=True)
-    assert (report.added, len(report.rejected)) == (added, kept_aside)
-    assert report.examples >= examples_at_least
-    assert all(report.splits.values())
-    view = library.snapshot()
-    assert view.too_close == 0
-    assert view.train + view.validation + view.repeated == report.examples
+def told() -> list[tuple[str, int, int, tuple[int, ...]]]:
+    """(file, prompts in, rows kept aside, splits) as docs/data.md tells of the files by others."""
+    line = re.compile(r"^\| `([^`]+)`.*\| ([\d,]+) of [\d,]+ \| (\d+|none)\b.*\| ([\d,]+ / [\d,]+ / [\d,]+) \|$", re.MULTILINE)
+    found = line.findall((ROOT / "docs" / "data.md").read_text())
+    return [(name, number(count), number(aside), tuple(map(number, splits.split("/")))) for name, count, aside, splits in found]
+
+
+def number(words: str) -> int:
+    return 0 if words == "none" else int(words.replace(",", ""))
+
+
+@pytest.mark.parametrize(("name", "added", "kept_aside", "splits"), told())
+def test_files_by_others_come_in_as_the_documents_say(
+    library: Library, name: str, added: int, kept_aside: int, splits: tuple[int, ...]
+) -> None:
+    [path] = shared(".").rglob(name)
+    report = library.import_file(path, "theirs", approve=True)
+    assert (report.added, len(report.rejected), tuple(report.splits.values())) == (added, kept_aside, splits)
+    if report.examples:
+        view = library.snapshot()
+        assert view.too_close == 0
+        assert view.train + view.validation + view.repeated == report.examples
+
+
+def test_the_documents_tell_of_all_the_files() -> None:
+    assert len(told()) == 8
 
 
 @pytest.mark.hostile
