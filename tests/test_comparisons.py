@@ -520,3 +520,30 @@ def test_anothers_pair_an_empty_text_and_a_used_key_are_refused_as_corrections(d
     with pytest.raises(Refused):
         house.comparisons.starting_text(other, found.assignment)
     assert count(db, Correction) == 1
+
+
+# T12
+
+
+def test_nothing_a_reviewer_gets_before_the_vote_names_an_arm(db: Database) -> None:
+    canary = "canary-7f3a9c"
+    house = opened(db, prompts=4, arms=("base", canary), criteria=["accuracy"])
+    me, other = house.reviewers
+    said: list[object] = []
+    for turn in range(4):
+        found = pair(house)
+        said.append(found)
+        for reviewer, sent in [
+            (other, ballot(found)),
+            (me, ballot(found, canary)),
+            (me, ballot(found, criteria={"x": "left"})),
+            (me, ballot(found, revises=9)),
+        ]:
+            with pytest.raises(UserError) as caught:
+                house.comparisons.vote(reviewer, sent)
+            said.append(str(caught.value))
+        said.append(house.comparisons.vote(me, ballot(found, key=f"k{turn}")))
+        said.append(house.comparisons.starting_text(me, found.assignment))
+    said.append(house.comparisons.next_pair(me))
+    assert canary not in repr(said)
+    assert canary in repr(house.comparisons.export_votes("winter")), "the search finds it where it is"
