@@ -3,6 +3,8 @@
 torch and transformers are imported inside `load` only. Must not know reviewers, screens, the database or which adapters are loaded.
 """
 
+import logging
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,7 @@ def load(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _quieten()
     reasons: dict[str, str] = {}
     where = choose_device(device, reasons)
     kind = choose_dtype(dtype, where, quantisation, reasons)
@@ -115,6 +118,16 @@ def load(
         pad_token=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops),
         reasons=reasons,
     )
+
+
+def _quieten() -> None:
+    """Progress bars and advice to developers, which the libraries print on the console of whoever runs the app."""
+    from transformers.utils import logging as spoken
+
+    spoken.set_verbosity_error()
+    spoken.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|torch|peft)\b")
 
 
 def _linears(model: Any) -> dict[str, tuple[int, int]]:

@@ -185,16 +185,9 @@ def _header(file: Any, size: int) -> tuple[dict[str, Tensor], dict[str, str], in
     if size > MAX_WEIGHTS:
         raise BadInput(f"{WEIGHTS} has {size // 2**20} MB; at most {MAX_WEIGHTS // 2**20} MB are read. Train an adapter of lower rank.")
     start = file.read(8)
-    if start.startswith(b"version "):
-        raise BadInput(
-            f"{WEIGHTS} is a Git LFS pointer, not the weights ({size} bytes). Run `git lfs pull` in the repository it came from "
-            "and take the file again."
-        )
-    if start[:1] == b"\x80" or start.startswith(b"PK"):
-        raise BadInput(f"{WEIGHTS} is a pickled file under another name, and pickles are never loaded. Save the adapter as safetensors.")
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= min(MAX_HEADER, size - 8):
-        raise BadInput(f"{WEIGHTS} is not a safetensors file, or is cut off. Copy or save the adapter again.")
+        raise BadInput(_what_it_is(start, size))
     raw = file.read(length)
     entries = _json(raw, f"The header of {WEIGHTS}")
     metadata = entries.pop("__metadata__", None)
@@ -213,6 +206,17 @@ def _header(file: Any, size: int) -> tuple[dict[str, Tensor], dict[str, str], in
         raise BadInput(f"{WEIGHTS} holds {held} bytes of weights where its header names {end}: cut off or padded. Copy it again.")
     notes = {key: value for key, value in metadata.items() if isinstance(value, str)} if isinstance(metadata, dict) else {}
     return tensors, notes, size
+
+
+def _what_it_is(start: bytes, size: int) -> str:
+    if start == b"version ":
+        return (
+            f"{WEIGHTS} is a Git LFS pointer, not the weights ({size} bytes). Run `git lfs pull` in the repository it came from "
+            "and take the file again."
+        )
+    if start[:1] == b"\x80" or start[:2] == b"PK":
+        return f"{WEIGHTS} is a pickled file under another name, and pickles are never loaded. Save the adapter as safetensors."
+    return f"{WEIGHTS} is not a safetensors file, or is cut off. Copy or save the adapter again."
 
 
 def _entry(name: str, entry: Any) -> tuple[Tensor, tuple[int, int]]:
