@@ -123,10 +123,11 @@ def answer_batch(engine: Engine, tickets: Sequence[Ticket]) -> dict[tuple[str, s
             arm, ticket_id = event.request_id.split(":")
             ticket = by_id[ticket_id]
             found[arm, ticket_id] = {
-                "id": ticket_id, "arm": arm, "prompt_hash": content_hash(ticket.instruction, ticket.input), "text": event.text,
+                "id": ticket_id, "arm": arm, "prompt_hash": content_hash(ticket.instruction, ticket.input), "text": event.text.strip(),
                 "prompt_tokens": event.prompt_tokens, "new_tokens": event.new_tokens, "finish": event.finish,
                 "seconds": round(event.seconds, 2),
-                "base_hash": identity.base_hash, "adapter_hash": loaded.get(event.adapter, ""), "template_hash": identity.template_hash,
+                "base_hash": f"{identity.base_hash}:{identity.dtype}:{identity.quantisation}",
+                "adapter_hash": "" if event.adapter == BASE else loaded[event.adapter], "template_hash": identity.template_hash,
                 "decode": DECODE.to_dict(), "decode_hash": DECODE.hash, "seed": DECODE.seed,
             }  # fmt: skip
     return found

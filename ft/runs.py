@@ -122,7 +122,7 @@ def create(root: Path, run_id: str, spec: TrainSpec, train: Sequence[Row], valid
                 "train_rows": len(train),
                 "validation_rows": len(validation),
                 "held_out": held_out,
-                "data_hash": hashlib.sha256(texts["train"] + b"\0" + texts["validation"]).hexdigest()[:16],
+                "data_hash": hash_of(train, validation),
             },
         )
         Journal(new).status(status="queued", message="Waiting for its turn.", durable=True)
@@ -143,6 +143,11 @@ def data_problems(train: Sequence[Row], validation: Sequence[Row]) -> list[str]:
         (not empty, f"{empty} examples have no question or no answer: reject or complete them."),
     ]
     return [message for good, message in checks if not good]
+
+
+def hash_of(train: Sequence[Row], validation: Sequence[Row]) -> str:
+    """Identity of what a run learns from and is validated on."""
+    return hashlib.sha256(_lines(train) + b"\0" + _lines(validation)).hexdigest()[:16]
 
 
 def _lines(rows: Sequence[Row]) -> bytes:

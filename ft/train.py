@@ -3,6 +3,7 @@
 Started by `ft.runs.start`, which passes on the locks it took; by hand it takes them itself. Must not know the database or the screens.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ def main(folder: Path, inherited: tuple[int, ...]) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
-    os.nice(5)  # the web process on the same machine answers people first
+    give_way()
     try:
         from ft.trainer import fit
 
@@ -37,6 +38,13 @@ def main(folder: Path, inherited: tuple[int, ...]) -> int:
         journal.end("failed", words(error))
         return 1
     return 0
+
+
+def give_way() -> None:
+    """Let the web process on the same machine answer people first. Linux may group processes by session: then the group's value counts."""
+    os.nice(5)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("5")
 
 
 def words(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from ft import runs
 from ft.errors import BadInput, Busy, Conflict, NotFound, UserError
-from ft.runs import BaseChoice
+from ft.runs import BaseChoice, RunState
 from ft.specs import TrainSpec
 from review.services.adapters import NAME, RESERVED
 from review.services.after_training import AfterTraining, free_name
@@ -180,15 +180,21 @@ class Training:
             raise NotFound(f"There is no run {run_id}. The Retrain screen and `tiebreak runs list` show those there are.")
         return row
 
-    def _view(self, session: Session, row: Run, *, whole: bool) -> RunView:
+    def _where(self, session: Session, row: Run) -> RunState:
+        """Step and time left: by its directory while it runs, since not every step is an event; by its events afterwards."""
+        if row.status == "running":
+            return runs.state(Path(row.folder))
         newest = queries.newest_event(session, row.id, "train")
+        return RunState(row.status, step=newest.step, steps=newest.data.get("steps", 0)) if newest else RunState(row.status)
+
+    def _view(self, session: Session, row: Run, *, whole: bool) -> RunView:
+        state = self._where(session, row)
         adapter = queries.adapter_of(session, row.id)
         events: Sequence[RunEvent] = queries.events(session, row.id, ("train", "validation", "warning")) if whole else ()
         spec = spec_of(row)
         return RunView(
             id=row.id, name=spec.name, status=row.status, message=row.message, spec=spec, snapshot=row.snapshot_id,
-            step=newest.step if newest else 0, steps=newest.data.get("steps", 0) if newest else 0,
-            seconds_left=newest.data.get("seconds_left") if newest and row.status == "running" else None,
+            step=state.step, steps=state.steps, seconds_left=state.seconds_left if row.status == "running" else None,
             curve=points(events, "train"), validation=points(events, "validation"),
             warnings=tuple(e.data.get("message", "") for e in events if e.kind == "warning"),
             adapter=adapter.name if adapter else "", after=row.after, log=runs.log_tail(Path(row.folder)) if whole else "",

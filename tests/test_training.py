@@ -1,0 +1,371 @@
+"""Training as people see it: queue, watch, cancel, and what follows; the database catches up whatever was cut off."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ft import runs
+from ft.errors import BadInput, Conflict, NotFound
+from ft.journal import TERMINAL, Journal, read_status
+from ft.scripted import ScriptedEngine
+from ft.specs import LoraSpec, TrainSpec
+from review.services.after_training import AfterTraining, free_name
+from review.services.house import House, build
+from review.services.training import RunView, Training
+from review.settings import Settings
+from storage.tables import RunEvent
+from tests.tiny import tiny_base
+
+QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1)
+ROWS = [{"instruction": f"How do I open door {n} of house {n * 31}?", "output": f"With key {n}."} for n in range(12)]
+LONG = QUICK.with_(max_steps=20_000)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[Path]:
+    """Directories of two finished runs with different adapters."""
+    root = tmp_path_factory.mktemp("trained")
+    folders = []
+    for seed in (7, 8):
+        folder = runs.create(root, f"seed-{seed}", QUICK.with_(seed=seed), ROWS, [], runs.BaseChoice(str(base), str(root)))
+        runs.start(folder)
+        while runs.state(folder).status not in TERMINAL or runs.is_held(root / "lease"):
+            time.sleep(0.05)
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture
+def house(home: Path, db: Any, base: Path) -> Iterator[House]:
+    made = build(Settings(home=home, base=str(base), engine="scripted"), db, ScriptedEngine())
+    rows = [{**row, "split": "train"} for row in ROWS]
+    rows += [{"instruction": f"Who paints wall {n * 17}?", "output": f"Painter {n}.", "split": "test"} for n in range(3)]
+    file = home / "doors.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    made.library.import_file(file, "doors", approve=True)
+    yield made
+    for view in made.training.runs():
+        if view.status in ("queued", "running"):
+            runs.cancel(home / "runs" / view.id, grace=2)
+
+
+def begun(house: House, spec: TrainSpec = QUICK) -> str:
+    return house.training.start(house.library.snapshot().id, spec, by=None)
+
+
+def ended_meanwhile(house: House, done: Path, spec: TrainSpec = QUICK) -> str:
+    """A run whose directory says finished, as after a run that ended while no app was up."""
+    run_id = begun(house, spec)
+    folder = house.settings.home / "runs" / run_id
+    for name in ("status.json", "events.jsonl", "record.json", "log.txt"):
+        shutil.copy(done / name, folder / name)
+    shutil.copytree(done / "adapter", folder / "adapter")
+    return run_id
+
+
+def synced(house: House, run_id: str, until: Callable[[RunView], bool], seconds: float = 90) -> RunView:
+    """Do what the caretaker does until the run is so far."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        house.training.sync()
+        for job in house.answers.jobs():
+            if job.status == "queued":
+                (house.answers if job.kind == "answer" else house.boards).run(job.id)
+        view = house.training.run(run_id)
+        if until(view):
+            return view
+        time.sleep(0.05)
+    raise AssertionError(house.training.run(run_id))
+
+
+def is_over(view: RunView) -> bool:
+    return view.status in TERMINAL
+
+
+def test_a_run_ends_on_the_board(house: House) -> None:
+    run_id = begun(house)
+    assert house.training.run(run_id).status == "queued"
+    view = synced(house, run_id, lambda view: view.after == "scored")
+    assert (view.status, view.adapter, view.step, view.steps) == ("finished", "helper", 3, 3)
+    assert [step for step, _ in view.curve] == [1, 2, 3]
+    assert view.validation[0][0] == 0
+    assert "validation loss" in view.message
+    assert view.started_at is not None
+    assert view.ended_at is not None
+    row = house.boards.board("doors").row("helper")
+    assert row is not None
+    assert row.answers == 3
+    assert row.scores
+    events = len(events_of(house, run_id))
+    house.training.sync()
+    assert len(events_of(house, run_id)) == events
+    assert len(house.answers.jobs()) == 2
+
+
+def events_of(house: House, run_id: str) -> list[RunEvent]:
+    from storage.queries import training as queries
+
+    with house.db.session() as session:
+        return list(queries.events(session, run_id))
+
+
+def test_the_same_name_again_becomes_the_next_version(house: House, trained: list[Path]) -> None:
+    synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "scored")
+    _, notes = house.training.check(house.library.snapshot().id, QUICK)
+    assert any("helper-v2" in note for note in notes)
+    second = synced(house, ended_meanwhile(house, trained[1]), lambda view: view.after == "scored")
+    assert second.adapter == "helper-v2"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "name"),
+    [
+        ("a", set(), "a"),
+        ("a", {"a"}, "a-v2"),
+        ("A", {"a", "a-v2"}, "A-v3"),
+        ("a-v1", {"a-v1"}, "a-v2"),
+        ("a-v9", {"a-v9"}, "a-v10"),
+        ("x" * 64, {"x" * 64}, "x" * 61 + "-v2"),
+        (" a ", {"a"}, "a-v2"),
+    ],
+)
+def test_a_free_name_is_the_next_version(wanted: str, taken: set[str], name: str) -> None:
+    assert free_name(wanted, taken) == name
+
+
+def test_every_problem_is_told_before_the_start(house: House) -> None:
+    bad = QUICK.with_(name="base", learning_rate=9.0)
+    problems, notes = house.training.check(house.library.snapshot().id, bad)
+    assert len(problems) == 2
+    assert any("held out" in note for note in notes)
+    with pytest.raises(BadInput) as error:
+        house.training.start(house.library.snapshot().id, bad, by=None)
+    assert all(problem in str(error.value) for problem in problems)
+    assert house.training.runs() == []
+
+
+def test_what_is_not_there_is_said(house: House) -> None:
+    with pytest.raises(NotFound, match="snapshot"):
+        house.training.start(999, QUICK, by=None)
+    for act in (house.training.run, lambda run_id: house.training.cancel(run_id, None)):
+        with pytest.raises(NotFound, match="no run"):
+            act("nothing")
+
+
+def test_one_run_trains_at_a_time_in_the_order_they_came(house: House) -> None:
+    first, second = begun(house, LONG), begun(house)
+    synced(house, first, lambda view: view.status == "running")
+    for _ in range(3):
+        house.training.sync()
+    assert house.training.run(second).status == "queued"
+    house.training.cancel(first, None)
+    assert synced(house, second, is_over).status == "finished"
+    assert house.training.run(first).status == "cancelled"
+
+
+def test_a_queued_run_is_cancelled_at_once(house: House) -> None:
+    run_id = begun(house)
+    house.training.cancel(run_id, None)
+    view = house.training.run(run_id)
+    assert (view.status, view.step) == ("cancelled", 0)
+    with pytest.raises(Conflict, match="over already"):
+        house.training.cancel(run_id, None)
+    house.training.sync()
+    assert house.training.run(run_id).status == "cancelled"
+
+
+def test_a_cancelled_run_makes_no_adapter(house: House) -> None:
+    run_id = begun(house, LONG)
+    synced(house, run_id, lambda view: view.step > 0)
+    house.training.cancel(run_id, None)
+    view = synced(house, run_id, is_over, 15)
+    assert view.status == "cancelled"
+    assert house.adapters.adapters() == []
+
+
+def test_a_killed_trainer_is_lost_in_words_and_the_next_run_goes_on(house: House) -> None:
+    first, second = begun(house, LONG), begun(house)
+    synced(house, first, lambda view: view.step > 0)
+    os.kill(int(read_status(house.settings.home / "runs" / first)["pid"]), signal.SIGKILL)
+    view = synced(house, first, is_over)
+    assert view.status == "lost"
+    assert "killed" in view.message
+    assert view.ended_at is not None
+    assert synced(house, second, is_over).status == "finished"
+
+
+def test_a_running_run_is_adopted_after_a_restart_and_not_started_twice(house: House, base: Path) -> None:
+    from storage.database import Database
+
+    run_id = begun(house, LONG)
+    synced(house, run_id, lambda view: view.step > 0)
+    pid = read_status(house.settings.home / "runs" / run_id)["pid"]
+    again = Database(f"sqlite:///{house.settings.home / 'tiebreak.db'}")
+    other = build(house.settings, again, ScriptedEngine())
+    seen = len(events_of(other, run_id))
+    synced(other, run_id, lambda _: len(events_of(other, run_id)) > seen)
+    assert read_status(house.settings.home / "runs" / run_id)["pid"] == pid
+    other.training.cancel(run_id, None)
+    assert synced(other, run_id, is_over).status == "cancelled"
+    again.close()
+
+
+def test_a_run_that_ended_while_the_app_was_down_is_picked_up(house: House, trained: list[Path]) -> None:
+    view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "scored")
+    assert view.adapter == "helper"
+    assert len(view.curve) == 3
+
+
+def test_a_vanished_run_directory_is_lost(house: House) -> None:
+    run_id = begun(house)
+    shutil.rmtree(house.settings.home / "runs" / run_id)
+    view = synced(house, run_id, is_over)
+    assert view.status == "lost"
+    assert "gone" in view.message
+
+
+def test_two_apps_copy_each_event_once(house: House, home: Path) -> None:
+    run_id = begun(house)
+    journal = Journal(home / "runs" / run_id)
+    for step in range(200):
+        journal.event("train", step, loss=1.0)
+    failures: list[Exception] = []
+
+    def copy() -> None:
+        try:
+            for _ in range(5):
+                house.training._copy(house_row)
+        except Exception as error:
+            failures.append(error)
+
+    from storage.queries import training as queries
+
+    with house.db.session() as session:
+        house_row = queries.get(session, run_id)
+    assert house_row is not None
+    threads = [threading.Thread(target=copy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [event.seq for event in events_of(house, run_id)] == list(range(1, 201))
+
+
+class Killed(BaseException):
+    """Stands for kill -9 between two steps: nothing catches it."""
+
+
+@pytest.mark.parametrize("at", ["registered", "answered", "scored"])
+def test_what_follows_is_taken_up_wherever_it_was_cut_off(
+    house: House, trained: list[Path], at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is done but not yet written down when the app is killed; nothing is done twice."""
+    right = AfterTraining._mark
+    killed = []
+
+    def mark(self: AfterTraining, run_id: str, after: str) -> None:
+        if after == at and not killed:
+            killed.append(after)
+            raise Killed
+        right(self, run_id, after)
+
+    monkeypatch.setattr(AfterTraining, "_mark", mark)
+    run_id = ended_meanwhile(house, trained[0])
+    with pytest.raises(Killed):
+        synced(house, run_id, lambda view: view.after == "scored")
+    assert synced(house, run_id, lambda view: view.after == "scored").adapter == "helper"
+    assert [view.name for view in house.adapters.adapters()] == ["helper"]
+    assert sorted(job.kind for job in house.answers.jobs()) == ["answer", "score"]
+
+
+def test_a_stuck_follow_up_says_so_and_goes_on_when_mended(house: House, trained: list[Path]) -> None:
+    run_id = ended_meanwhile(house, trained[0])
+    while house.training.run(run_id).after != "registered":
+        house.training.sync()
+        time.sleep(0.05)
+    house.training.sync()
+    house.answers.cancel(house.answers.jobs()[0].id)
+    house.training.sync()
+    house.training.sync()
+    message = house.training.run(run_id).message
+    assert message.count("was cancelled") == 1
+    assert "Start it again" in message
+    house.answers.start("doors", "test", ["helper"], None)
+    assert synced(house, run_id, lambda view: view.after == "scored")
+
+
+def test_an_adapter_that_is_refused_is_told_and_not_tried_again_and_again(
+    house: House, trained: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+    right = house.adapters.register
+
+    def register(*args: Any, **kwargs: Any) -> Any:
+        tries.append(args)
+        (args[0] / "adapter_config.json").write_text("{}")
+        return right(*args, **kwargs)
+
+    monkeypatch.setattr(house.adapters, "register", register)
+    run_id = ended_meanwhile(house, trained[0])
+    view = synced(house, run_id, lambda view: "What follows" in view.message)
+    for _ in range(3):
+        house.training.sync()
+    assert view.status == "finished"
+    assert len(tries) == 1
+
+
+def test_a_run_without_test_prompts_is_done_once_registered(home: Path, db: Any, base: Path, trained: list[Path]) -> None:
+    made = build(Settings(home=home, base=str(base), engine="scripted"), db, ScriptedEngine())
+    file = home / "few.jsonl"
+    file.write_text("\n".join(f'{{"instruction": "Which key opens {n * 7919}?", "output": "Key {n}."}}' for n in range(6)))
+    made.library.import_file(file, "few", split="train", approve=True)
+    view = synced(made, ended_meanwhile(made, trained[0]), lambda view: view.after == "scored")
+    assert view.adapter == "helper"
+    assert made.answers.jobs() == []
+
+
+def test_watching_costs_no_write_when_nothing_happens(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = begun(house)
+    house.training.cancel(run_id, None)
+    house.training.sync()
+
+    def refuse() -> None:
+        raise AssertionError("wrote")
+
+    monkeypatch.setattr(house.db, "write", refuse)
+    house.training.sync()
+
+
+def test_a_spec_of_a_newer_program_is_still_shown(house: House) -> None:
+    from storage.queries import training as queries
+
+    run_id = begun(house)
+    with house.db.write() as session:
+        row = queries.get(session, run_id)
+        assert row is not None
+        row.spec = {**row.spec, "from_the_future": 1}
+        session.add(row)
+    assert house.training.run(run_id).name == "helper"
+
+
+def test_training_works_without_a_follow_up(house: House) -> None:
+    alone = Training(house.db, house.settings.home, house.library, runs.BaseChoice(house.settings.base, str(house.settings.home / "bases")))
+    run_id = alone.start(house.library.snapshot().id, QUICK, None)
+    while alone.run(run_id).status not in TERMINAL:
+        alone.sync()
+        time.sleep(0.05)
+    assert (alone.run(run_id).status, alone.run(run_id).after) == ("finished", "")
