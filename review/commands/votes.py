@@ -38,11 +38,18 @@ def create(
     arms: Annotated[list[str], typer.Option("--arm", help="An arm; give at least two.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     votes_per_pair: Annotated[int, typer.Option(help="How many reviewers judge each pair.")] = 1,
+    against: Annotated[str, typer.Option(help="The arm to beat. Default: the base.")] = "",
+    min_win_rate: Annotated[float | None, typer.Option(help="Ship from this win rate, 0.5 to 0.99.")] = None,
+    max_both_bad: Annotated[float | None, typer.Option(help="Hold above this share of both bad, 0 to 1.")] = None,
+    min_votes: Annotated[int | None, typer.Option(help="No verdict before so many votes.")] = None,
+    min_reviewers: Annotated[int | None, typer.Option(help="No verdict before so many reviewers.")] = None,
     open_now: Annotated[bool, typer.Option("--open", help="Open it for votes at once.")] = False,
 ) -> None:
     """Declare a study. Its arms need stored answers first (tiebreak answer)."""
+    given = {"min_win_rate": min_win_rate, "max_both_bad": max_both_bad, "min_votes": min_votes, "min_reviewers": min_reviewers}
+    rule = {setting: value for setting, value in given.items() if value is not None}
     with house() as open_house:
-        open_house.studies.create(name, set_name, list(arms), split=split, votes_per_pair=votes_per_pair, by=None)
+        open_house.studies.create(name, set_name, list(arms), split, votes_per_pair, rule=rule, by=None, against=against or None)
         if open_now:
             open_house.studies.open(name, by=None)
     say(f"“{name}” is {'open for votes' if open_now else 'a draft; open it with: tiebreak study open'}.")

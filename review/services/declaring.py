@@ -60,11 +60,10 @@ def check_answers(session: Session, set_id: int, split: str, arms: Iterable[rows
 
 
 def stored_rule(rule: Rule | dict[str, Any] | None, most: int) -> dict[str, Any]:
-    """The rule as stored. `most`: votes this study can collect at all."""
-    if rule is None:
-        return Rule(min_votes=min(Rule().min_votes, most)).to_dict()
+    """The rule as stored. `most`: votes this study can collect at all; where `min_votes` is left out, it is no more than that."""
+    usual = {"min_votes": min(Rule().min_votes, most)}
     try:
-        rule = rule if isinstance(rule, Rule) else Rule.from_dict(rule)
+        rule = rule if isinstance(rule, Rule) else Rule.from_dict(usual | (rule or {}))
     except ValueError as error:
         raise BadInput(str(error)) from error
     problems = rule.problems()

@@ -73,7 +73,8 @@ def build(house: "House") -> Room:
         with gr.Accordion("The rule that decides (fixed before the first vote)", open=False), gr.Row():
             win = gr.Number(55, label="Ship from a win rate of, %", minimum=50, maximum=99, elem_id="study-win")
             bad = gr.Number(30, label="Hold above both bad, %", minimum=0, maximum=100, elem_id="study-bad")
-            votes = gr.Number(20, label="Votes at least", minimum=1, precision=0, elem_id="study-votes")
+            votes = gr.Number(None, label="Votes at least", minimum=1, precision=0, elem_id="study-votes",
+                              info="Empty: 20, or all where the study can collect fewer.")  # fmt: skip
             people = gr.Number(1, label="Reviewers at least", minimum=1, precision=0, elem_id="study-people")
     with actions():
         create = gr.Button("Create the study", variant="primary", elem_id="study-create")
@@ -97,7 +98,9 @@ def build(house: "House") -> Room:
     @acts(house, "engineer", "admin")
     def create_study(person: "UserView", *given: Any) -> list[Any]:
         title, prompts, part, first, second, number, win_rate, both_bad, at_least, reviewers = given
-        rule = {"min_win_rate": win_rate / 100, "max_both_bad": both_bad / 100, "min_votes": int(at_least), "min_reviewers": int(reviewers)}
+        rule = {"min_win_rate": win_rate / 100, "max_both_bad": both_bad / 100, "min_reviewers": int(reviewers)}
+        if at_least:
+            rule["min_votes"] = int(at_least)
         made = house.studies.create(title, prompts or "", [one for one in (first, second) if one], part, int(number), rule=rule,
                                     by=person.id, against=second)  # fmt: skip
         note(f"{made.name} is created. Open it when reviewers may start.")
