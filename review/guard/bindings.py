@@ -5,13 +5,16 @@ Pure. Must not know ASGI.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 
 class Bindings:
     """Names and their owners. A name belongs to whoever brought it first, until that person's own newer names push it out."""
 
-    def __init__(self, per_owner: int) -> None:
+    def __init__(self, per_owner: int, forget: Callable[[str], None] = lambda name: None) -> None:
+        """`forget` is called with each name that is pushed out."""
         self._per_owner = per_owner
+        self._forget = forget
         self._owner: dict[str, int] = {}
         self._names: dict[int, OrderedDict[str, None]] = {}
 
@@ -27,11 +30,16 @@ class Bindings:
         if len(names) > self._per_owner:
             oldest, _ = names.popitem(last=False)
             del self._owner[oldest]
+            self._forget(oldest)
         return True
 
     def holds(self, name: str, owner: int) -> bool:
         """Whether this very person brought this very name."""
         return self._owner.get(name) == owner
+
+    def names_of(self, owner: int) -> tuple[str, ...]:
+        """Oldest first."""
+        return tuple(self._names.get(owner, ()))
 
     def __len__(self) -> int:
         return len(self._owner)

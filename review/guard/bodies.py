@@ -112,7 +112,7 @@ def _walk(value: Any, may_name: Callable[[str], bool], depth: int) -> Any:
         if _names_a_file(value):
             return _own_file(value, may_name)
         return {_text(key, depth): _walk(item, may_name, depth + 1) for key, item in value.items()}
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    if isinstance(value, (int, float)) and not -(2**63) <= value < 2**63:
         raise Refusal(400, "A number in the request is out of range. Use a smaller one.")
     return value
 

@@ -24,6 +24,7 @@ class Outgoing:
         self._mount: Mount | None = None
         self._route: Route | None = None
         self._on_json: Callable[[Any], None] | None = None
+        self._otherwise: Callable[[], None] = lambda: None
         self._stream: replies.Unclock | None = None
         self._start: Message | None = None
         self._held: list[bytes] = []
@@ -43,9 +44,9 @@ class Outgoing:
         if route == "data" and mount.steady:
             self._stream = replies.Unclock()
 
-    def on_json(self, read: Callable[[Any], None]) -> None:
-        """Show a successful JSON reply to `read` before it is sent."""
-        self._on_json = read
+    def on_json(self, read: Callable[[Any], None], otherwise: Callable[[], None] = lambda: None) -> None:
+        """Show a successful JSON reply to `read` before it is sent; call `otherwise` for any other."""
+        self._on_json, self._otherwise = read, otherwise
 
     @property
     def _holds(self) -> bool:
@@ -75,8 +76,8 @@ class Outgoing:
     async def _whole(self, body: bytes) -> None:
         assert self._start is not None
         policy = replies.OURS_ONLY
-        if self._on_json and self._start["status"] == 200:
-            self._on_json(json.loads(body))
+        if self._on_json:
+            self._on_json(json.loads(body)) if self._start["status"] == 200 else self._otherwise()
         if self._route == "run":
             body = replies.unclocked_json(body)
         if self._route == "page" and self._start["status"] == 200:

@@ -90,12 +90,12 @@ class Guard:
         self._who = who
         self._page = page
         self._threads: anyio.CapacityLimiter | None = None
-        self.sessions = Bindings(rules.sessions)
+        self.readers = Tally()
+        self.unread = Tally()
+        self.sessions = Bindings(rules.sessions, forget=self.unread.clear)
         self.events = Bindings(rules.sessions * 4)
         self.uploads = Bindings(rules.sessions)
         self.upload_ids = Bindings(rules.sessions)
-        self.readers = Tally()
-        self.unread = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -223,11 +223,12 @@ class Guard:
             body.pop("event_id", None)
             if type(body.get("fn_index")) is not int or not isinstance(body.get("data"), list):
                 raise Refusal(400, "The request is incomplete. Reload the page and try again.")
+        body = bodies.checked(body, lambda path: mount.uploads and self.uploads.holds(path, person.id))
         if route == "join":
             if not self.unread.add(session, self.rules.unread):
                 raise Refusal(429, "Too much is waiting for this page already. Wait a moment, then try again.")
-            outgoing.on_json(lambda reply: self._joined(reply, person))
-        return self._replaced(call, bodies.checked(body, lambda path: mount.uploads and self.uploads.holds(path, person.id)), receive)
+            outgoing.on_json(lambda reply: self._joined(reply, person), otherwise=lambda: self.unread.drop(session))
+        return self._replaced(call, body, receive)
 
     def _joined(self, reply: Any, person: Person) -> None:
         if isinstance(reply, dict) and isinstance(reply.get("event_id"), str):
