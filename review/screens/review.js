@@ -21,12 +21,14 @@
     return true;
   };
   window.tb = {
-    vote: (choice, assignment, _choice, comment, _key, revises) => {
+    vote: (choice, assignment, _choice, comment, _key, ...rest) => {
       hold();
-      return [assignment, choice, comment, keyFor(assignment, choice, comment), revises];
+      return [assignment, choice, comment, keyFor(assignment, choice, comment), ...rest];
     },
-    save: (assignment, text) => { hold(); return [assignment, text, keyFor(assignment, "ideal", text)]; },
-    hold,
+    finish: (assignment, choice, comment, _key, revises, text, ...rest) => {
+      hold();
+      return [assignment, choice, comment, keyFor(assignment, "finish", text, comment), revises, text, ...rest];
+    },
     free,
     shown: () => {
       free();

@@ -22,6 +22,7 @@ VOTES: tuple[tuple[str, str, str], ...] = (
     ("both_bad", "vote-both-bad", "Both bad"),
 )
 SAID = {choice: words for choice, _, words in VOTES}
+KEPT = ("pair", "choice", "key", "revision", "comment as sent", "starting text")
 BEFORE_VOTE = "A vote is saved at once. You can change it until you go on."
 AFTER_VOTE = "Press another vote to change it, write the ideal answer, or go on."
 KEYS = (
@@ -86,7 +87,7 @@ def build(house: "House") -> gr.Blocks:
     with gr.Blocks(title="Review · Tiebreak", analytics_enabled=False, fill_width=True) as blocks:
         progress = page(house, "review", "Which answer is better?")
         pair = block('<p class="tb-muted">Fetching your next pair…</p>', elem_id="tb-pair")
-        assignment, choice, key, revision = (gr.Textbox(label=name, visible="hidden") for name in ("pair", "choice", "key", "revision"))
+        assignment, choice, key, revision, said, start = (gr.Textbox(label=name, visible="hidden") for name in KEPT)
         with gr.Column(visible=False, elem_id="tb-desk") as desk:
             comment = gr.Textbox(label="Comment (optional)", max_length=MAX_COMMENT, lines=1, max_lines=4, elem_id="tb-comment")
             with gr.Column(visible=False, elem_id="tb-ideal") as ideal:
@@ -102,17 +103,18 @@ def build(house: "House") -> gr.Blocks:
                 onward = gr.Button("Next pair", elem_id="next-pair", elem_classes=["tb-once"], interactive=False, min_width=120)
         block(keys_html(), elem_id="tb-keys-place")
 
-        after_vote = [status, ideal, text, revision, onward, *votes]
+        after_vote = [status, ideal, text, start, choice, said, revision, onward, *votes]
         shown = [pair, progress, assignment, comment, desk, foot, *after_vote]
 
         def next_pair(person: "UserView") -> list[Any]:
             found = house.comparisons.next_pair(person.id)
             here = isinstance(found, BlindPair)
-            fresh = [status_html(), gr.Column(visible=False), "", "0", gr.Button(interactive=False, variant="secondary"), *lit("")]
+            onward_now = gr.Button(interactive=False, variant="secondary")
+            fresh = [status_html(), gr.Column(visible=False), "", "", "", "", "0", onward_now, *lit("")]
             places = [gr.Column(visible=here), gr.Column(visible=here), *fresh]
             if isinstance(found, BlindPair):
                 return [pair_html(found), progress_html(found.done, found.total, found.seconds_left), found.assignment, "", *places]
-            rest = f'<div class="tb-done tb-card"><p>{escape(found.message)}</p></div>'
+            rest = f'<div class="tb-done tb-card"><p>{escape(found.message)}</p><a href="/review">Look again</a></div>'
             return [rest, progress_html(found.done, found.total), "", "", *places]
 
         @acts(house, "reviewer")
@@ -120,26 +122,58 @@ def build(house: "House") -> gr.Blocks:
             return next_pair(person)
 
         @acts(house, "reviewer")
-        def vote(person: "UserView", pair_id: str, chosen: str, words: str, request_key: str, revises: str) -> list[Any]:
+        def vote(
+            person: "UserView", pair_id: str, chosen: str, words: str, request_key: str, revises: str, better: str, before: str
+        ) -> list[Any]:
             ballot = Ballot(pair_id, cast(Choice, chosen), request_key, comment=words, revises=int(revises or 0))
             receipt = house.comparisons.vote(person.id, ballot)
-            start = house.comparisons.starting_text(person.id, pair_id)
+            begin = house.comparisons.starting_text(person.id, pair_id)
+            kept = gr.skip() if better != before else begin
             onward_now = gr.Button(interactive=True, variant="primary")
-            return [status_html(chosen), gr.Column(visible=True), start, str(receipt.revision), onward_now, *lit(chosen)]
+            return [
+                status_html(chosen),
+                gr.Column(visible=True),
+                kept,
+                begin,
+                chosen,
+                words,
+                str(receipt.revision),
+                onward_now,
+                *lit(chosen),
+            ]
 
-        @acts(house, "reviewer")
-        def save_ideal(person: "UserView", pair_id: str, better: str, request_key: str) -> list[Any]:
-            house.comparisons.correct(person.id, pair_id, better, request_key)
-            return next_pair(person)
+        def finishes(ideal_too: bool) -> Any:
+            @acts(house, "reviewer")
+            def finish(
+                person: "UserView",
+                pair_id: str,
+                chosen: str,
+                words: str,
+                request_key: str,
+                revises: str,
+                better: str,
+                before: str,
+                sent: str,
+            ) -> list[Any]:
+                """Keep what was written since the vote, then go on; an untouched starting text is kept only when asked for."""
+                if ideal_too or (better.strip() and better != before):
+                    house.comparisons.correct(person.id, pair_id, better, request_key)
+                if chosen and words != sent:
+                    ballot = Ballot(pair_id, cast(Choice, chosen), f"{request_key}-comment", comment=words, revises=int(revises or 0))
+                    house.comparisons.vote(person.id, ballot)
+                return next_pair(person)
+
+            return finish
 
         for (name, _, _), button in zip(VOTES, votes, strict=True):
             button.click(
-                vote, [assignment, choice, comment, key, revision], after_vote,
+                vote, [assignment, choice, comment, key, revision, text, start], after_vote,
                 js=f"(...sent) => window.tb.vote('{name}', ...sent)", **QUICK,
             ).then(None, js="() => window.tb.free()")  # fmt: skip
-        onward.click(show_pair, None, shown, js="() => { window.tb.hold(); return []; }", **QUICK).then(None, js="() => window.tb.shown()")
-        save.click(save_ideal, [assignment, text, key], shown, js="(...sent) => window.tb.save(...sent)", **QUICK).then(
-            None, js="() => window.tb.shown()"
-        )
+        for button, ideal_too in ((onward, False), (save, True)):
+            button.click(
+                finishes(ideal_too), [assignment, choice, comment, key, revision, text, start, said], shown,
+                js="(...sent) => window.tb.finish(...sent)", **QUICK,
+            ).then(None, js="() => window.tb.shown()")  # fmt: skip
         on_load(show_pair, shown)
     return blocks

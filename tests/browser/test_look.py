@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from review.protocol.ballots import Ballot, BlindPair
+from storage.queries.votes import corrections_of
 from tests.hostile.site import free_socket, served
 
 pytestmark = [pytest.mark.browser]
@@ -176,11 +177,27 @@ def test_a_double_click_is_one_vote_and_the_vote_buttons_stay_in_place(browser: 
     page.context.close()
 
 
+def test_going_on_keeps_what_was_written_after_the_vote(browser: Any, lived: Lived) -> None:
+    page = lived.open(browser, "Rita", "/review", viewport=DESK)
+    pair = page.locator("[data-pair]").get_attribute("data-pair")
+    page.keyboard.press("3")
+    page.locator("#tb-status").get_by_text("Saved: both good").wait_for()
+    page.locator("#tb-comment textarea, #tb-comment input").first.fill("said afterwards")
+    page.locator("#tb-ideal-text textarea").fill("better than both")
+    page.locator("#next-pair").click()
+    page.wait_for_function("old => document.querySelector('[data-pair]')?.dataset.pair !== old", arg=pair)
+    rows = [row for row in lived.house.comparisons.export_votes("First look") if row["assignment_id"] == pair]
+    assert [(row["choice"], row["comment"]) for row in rows] == [("tie", ""), ("tie", "said afterwards")]
+    with lived.house.db.session() as session:
+        assert [one.text for one in corrections_of(session, pair)] == ["better than both"]
+    page.context.close()
+
+
 def test_both_answers_scroll_in_step(browser: Any, lived: Lived) -> None:
     page = lived.open(browser, "Rita", "/review", viewport={"width": 1280, "height": 700})
     long = "line\n" * 200
     page.evaluate("text => document.querySelectorAll('.tb-answer').forEach((pane, i) => { pane.textContent = text.repeat(i + 1); })", long)
     page.evaluate("() => { const pane = document.querySelector('.tb-answer'); pane.scrollTop = pane.scrollHeight; }")
-    at_its_end = "() => { const p = document.querySelectorAll('.tb-answer')[1]; return p.scrollTop + p.clientHeight >= p.scrollHeight - 2; }"
+    at_its_end = "() => { const p = document.querySelectorAll('.tb-answer')[1]; return p.scrollTop + p.clientHeight > p.scrollHeight - 3; }"
     page.wait_for_function(at_its_end)
     page.context.close()

@@ -79,7 +79,7 @@ def build(house: "House") -> Room:
     @acts(house, "engineer", "admin")
     def cancel_work(person: "UserView", picked: int | None) -> list[Any]:
         if picked is not None:
-            house.answers.cancel(picked)
+            house.answers.cancel(picked, person.id)
             note("It stops after the batch it is at. What is answered stays.")
         return work()
 

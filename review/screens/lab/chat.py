@@ -95,7 +95,8 @@ def _until_ready(house: "House") -> Iterator[str]:
     while (status := house.engine.status()).state == "loading":
         if time.monotonic() - began > WAIT_SECONDS:
             raise Unavailable("The model is still loading. Ask again when the bar on top says it is ready.")
-        yield progress_bar(status.share, 1, f"{status.message.rstrip('.')}. Your question is asked as soon as it is ready.", label="Model loading")
+        words = f"{status.message.rstrip('.')}. Your question is asked as soon as it is ready."
+        yield progress_bar(status.share, 1, words, label="Model loading")
         time.sleep(0.5)
     if status.state == "failed":
         raise Unavailable(status.message)
