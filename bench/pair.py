@@ -30,12 +30,9 @@ def tokens_per_second(engine: Engine, groups: list[list[Request]]) -> float:
 
 
 def rows() -> list[Row]:
-    from ft.embedded import fetch_embedded
     from ft.engine_local import LocalEngine
 
-    folder = ROOT / ".cache" / "embedded"
-    fetch_embedded(folder)
-    engine = LocalEngine(folder)
+    engine = LocalEngine("embedded", ROOT / ".cache")
     engine.wait_ready()
     engine.load("demo", ADAPTER)
     found = []
