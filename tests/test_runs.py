@@ -17,7 +17,7 @@ from ft.errors import BadInput, Busy, Conflict, NotFound
 from ft.journal import TERMINAL, Journal, read_events, read_status
 from ft.runs import BaseChoice
 from ft.specs import LoraSpec, TrainSpec
-from tests.tiny import tiny_base
+from tests.trainable import tiny_base
 
 ROWS = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}."} for n in range(20)]
 QUICK = TrainSpec(name="t", lora=LoraSpec(rank=2, alpha=4), max_steps=4, accumulation=1)

@@ -15,7 +15,7 @@ from ft.journal import Event, Journal
 from ft.models import describe_base
 from ft.runs import BaseChoice
 from ft.specs import LoraSpec, TrainSpec
-from tests.tiny import byte_tokenizer, tiny_base
+from tests.trainable import byte_tokenizer, tiny_base
 
 ROWS = [{"instruction": f"What is the code of door {n}?", "input": "", "output": f"The code is {n * 7}."} for n in range(24)]
 SPEC = TrainSpec(name="t", lora=LoraSpec(rank=4, alpha=8), learning_rate=5e-3, max_steps=12, accumulation=1)

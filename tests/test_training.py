@@ -22,7 +22,7 @@ from review.services.house import House, build
 from review.services.training import RunView, Training
 from review.settings import Settings
 from storage.tables import RunEvent
-from tests.tiny import tiny_base
+from tests.trainable import tiny_base
 
 QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1)
 ROWS = [{"instruction": f"How do I open door {n} of house {n * 31}?", "output": f"With key {n}."} for n in range(12)]
