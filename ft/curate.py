@@ -8,9 +8,11 @@ is all it sees: two questions that mean the same in other words are not found. M
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ft.personal import KINDS, NOT_FOUND, Finding, find, mask
 
@@ -83,38 +85,60 @@ def _shingles(text: str) -> list[str]:
 
 
 class _Nearness:
-    """MinHash signatures of texts, and which of them are close to one."""
+    """MinHash signatures of at most `size` texts, kept as half a kilobyte each, and which of them are close to one more."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        import numpy as np
+    def __init__(self, size: int) -> None:
         from rensa import RMinHash, RMinHashLSH
 
-        self.prints: list[Any] = []
-        self.index = RMinHashLSH(threshold=CLOSE, num_perm=PERMUTATIONS, num_bands=BANDS)
-        digests = []
-        for key, text in enumerate(texts):
-            print_ = RMinHash(num_perm=PERMUTATIONS, seed=7)
-            print_.update(_shingles(text))
-            self.index.insert(key, print_)
-            self.prints.append(print_)
-            digests.append(np.asarray(print_.digest(), dtype=np.uint32))
-        self.digests = np.stack(digests) if digests else np.zeros((0, PERMUTATIONS), dtype=np.uint32)
+        self._new_print = RMinHash
+        self._index = RMinHashLSH(threshold=CLOSE, num_perm=PERMUTATIONS, num_bands=BANDS)
+        self._digests = np.zeros((size, PERMUTATIONS), dtype=np.uint32)
+        self._size = 0
 
-    def close_to(self, key: int) -> list[int]:
-        candidates = sorted(self.index.query(self.prints[key]))
-        alike = (self.digests[candidates] == self.digests[key]).mean(axis=1)
-        return [other for other, share in zip(candidates, alike, strict=True) if share >= CLOSE and other != key]
+    def _print(self, text: str) -> Any:
+        made = self._new_print(num_perm=PERMUTATIONS, seed=7)
+        made.update(_shingles(text))
+        return made
+
+    def _add(self, made: Any) -> None:
+        self._index.insert(self._size, made)
+        self._digests[self._size] = made.digest()
+        self._size += 1
+
+    def _close_to(self, made: Any) -> list[int]:
+        candidates = sorted(self._index.query(made))
+        if not candidates:
+            return []
+        alike = (self._digests[candidates] == np.asarray(made.digest(), dtype=np.uint32)).mean(axis=1)
+        return [other for other, share in zip(candidates, alike, strict=True) if share >= CLOSE]
+
+    def add(self, text: str) -> None:
+        self._add(self._print(text))
+
+    def close_to(self, text: str) -> list[int]:
+        """Which of the texts added so far are close to this one, by the order in which they were added."""
+        return self._close_to(self._print(text))
+
+    def close_and_add(self, text: str) -> list[int]:
+        made = self._print(text)
+        close = self._close_to(made)
+        self._add(made)
+        return close
 
 
 def near(texts: Sequence[str], known: Sequence[str]) -> set[int]:
     """Which of `texts` are nearly equal to any of `known`, by position."""
-    nearness = _Nearness([*texts, *known])
-    return {key for key in range(len(texts)) if any(other >= len(texts) for other in nearness.close_to(key))}
+    nearness = _Nearness(len(known))
+    for text in known:
+        nearness.add(text)
+    return {at for at, text in enumerate(texts) if nearness.close_to(text)}
 
 
 def _chains(new: Sequence[New], known: Sequence[Known]) -> list[tuple[list[int], set[int]]]:
     """Groups of new prompts that are chained by nearness, each with the known prompts it touches."""
-    nearness = _Nearness([*(prompt.text for prompt in new), *(prompt.text for prompt in known)])
+    nearness = _Nearness(len(known) + len(new))
+    for prompt in known:
+        nearness.add(prompt.text)
     parent = list(range(len(new)))
 
     def root(at: int) -> int:
@@ -123,18 +147,18 @@ def _chains(new: Sequence[New], known: Sequence[Known]) -> list[tuple[list[int],
         return at
 
     touched: dict[int, set[int]] = {}
-    for key in range(len(new)):
-        for other in nearness.close_to(key):
-            if other < len(new):
-                first, second = sorted((root(key), root(other)))
-                parent[second] = first
+    for at, fresh in enumerate(new):
+        for other in nearness.close_and_add(fresh.text):
+            if other < len(known):
+                touched.setdefault(at, set()).add(other)
             else:
-                touched.setdefault(key, set()).add(other - len(new))
+                first, second = sorted((root(at), root(other - len(known))))
+                parent[second] = first
     groups: dict[int, tuple[list[int], set[int]]] = {}
-    for key in range(len(new)):
-        members, touches = groups.setdefault(root(key), ([], set()))
-        members.append(key)
-        touches |= touched.get(key, set())
+    for at in range(len(new)):
+        members, touches = groups.setdefault(root(at), ([], set()))
+        members.append(at)
+        touches |= touched.get(at, set())
     return list(groups.values())
 
 

@@ -16,8 +16,8 @@ from ft.rows import RowError, kind
 FIELDS = ("instruction", "input", "output", "category", "tags", "split")
 ALIASES: dict[str, tuple[str, ...]] = {
     "instruction": (
-        "instruction", "prompt", "question", "query", "input_text", "original_text", "user", "utterance", "request", "ticket", "message",
-        "text", "input",
+        "instruction", "prompt", "question", "query", "input_text", "original_text", "utterance", "message", "text", "request", "ticket",
+        "user", "input",
     ),
     "output": (
         "output", "response", "answer", "completion", "output_text", "reference_summary", "reference", "ideal", "ideal_answer",

@@ -53,14 +53,27 @@ _SECRETS = (
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----|eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000}"
     r"|(?i:\b(?:password|passwd|pwd|passwort|api[_ -]?key|secret|token)\b\s{0,3}[:=]\s{0,3}(?=\S{0,100}\d)\S{6,100})"
 )
-_RULES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("email", re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"), _always),
-    ("secret", re.compile(_SECRETS), _always),
-    ("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"), _iban),
-    ("card", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), _card),
-    ("ssn", re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])"), _always),
-    ("ip", re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)"), _public_address),
-    ("ip", re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), _public_address),
+_DIGIT = "0"  # stands for any digit
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """`needs`: a text without any of these, in lower case, is not searched."""
+
+    kind: str
+    pattern: re.Pattern[str]
+    needs: tuple[str, ...]
+    good: Callable[[str], bool] = _always
+
+
+_RULES = (
+    _Rule("email", re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"), ("@",)),
+    _Rule("secret", re.compile(_SECRETS), ("akia", "gh", "sk-", "xox", "private key", "eyj", "pass", "pwd", "key", "secret", "token")),
+    _Rule("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"), (_DIGIT,), _iban),
+    _Rule("card", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), (_DIGIT,), _card),
+    _Rule("ssn", re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])"), (_DIGIT,)),
+    _Rule("ip", re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)"), (_DIGIT,), _public_address),
+    _Rule("ip", re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), ("::", _DIGIT), _public_address),
 )
 KINDS = {
     "email": "e-mail address",
@@ -71,6 +84,7 @@ KINDS = {
     "ssn": "US social security number",
     "secret": "key or password",
 }
+_ANY_DIGIT = re.compile(r"\d")
 _DOTTED = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 _SEVEN_DIGITS = re.compile(r"\d(?:[\s().+/-]{0,3}\d){6}")
 
@@ -89,7 +103,9 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
 def find(text: str) -> list[Finding]:
     """Findings in the order of the text, none overlapping another."""
     found: list[Finding] = []
-    spans = [(kind, m.span()) for kind, rule, good in _RULES for m in rule.finditer(text) if good(m.group())]
+    lower = text.lower() + _DIGIT * bool(_ANY_DIGIT.search(text))
+    rules = [rule for rule in _RULES if any(sign in lower for sign in rule.needs)]
+    spans = [(rule.kind, m.span()) for rule in rules for m in rule.pattern.finditer(text) if rule.good(m.group())]
     spans += [("phone", span) for span in _phones(text)]
     for kind, (start, end) in spans:
         if all(end <= other.start or start >= other.end for other in found):

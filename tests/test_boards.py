@@ -228,7 +228,7 @@ def test_a_board_is_plain_data_that_json_holds_exactly(db: Database) -> None:
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "＝"])
 def test_no_cell_of_a_csv_runs_as_a_formula(start: str) -> None:
     cell = f'{start}HYPERLINK("http://evil")'
     text = csv_text(["name", cell], [{"name": cell, cell: -0.5}])

@@ -162,7 +162,7 @@ def test_an_import_that_another_overtakes_is_placed_anew(
 
 def test_limits_are_named_and_nothing_comes_in(library: Library, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(home, rows_of())
-    for name, words in (("MAX_ROWS", "split the file"), ("MAX_CHARACTERS", "split the file"), ("MAX_REJECTS", "right file")):
+    for name, words in (("MAX_ROWS", "split the file"), ("MAX_BYTES", "split the file"), ("MAX_REJECTS", "right file")):
         with monkeypatch.context() as patch:
             patch.setattr(imports, name, 3)
             target = write(home, ["{"] * 9 + rows_of(), "bad.jsonl") if name == "MAX_REJECTS" else path

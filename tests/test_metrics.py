@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,19 @@ def test_a_folder_without_the_dictionary_is_no_wordnet(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
                          env={"WNSEARCHDIR": str(tmp_path), "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path), "PATH": ""})  # fmt: skip
     assert run.stdout.strip() in (metrics.STEM_METEOR, "meteor")  # "meteor" where NLTK's own data is installed for everybody
+
+
+def test_nltks_own_copy_of_wordnet_serves_as_well(dictionary: wordnet.WordNet, tmp_path: Path) -> None:
+    if not wordnet.DEBIAN.exists():
+        pytest.skip("there is no Debian copy to lay out as NLTK's")
+    folder = tmp_path / "corpora" / "wordnet"
+    shutil.copytree(wordnet.DEBIAN, folder, ignore=shutil.ignore_patterns("pixmaps", "bin", "wnres"))
+    (folder / "lexnames").write_text("".join(f"{i:02}\t{name}\t{part}\n" for i, (name, part) in enumerate(wordnet._LEXNAMES)))
+    (folder / "index.sense").write_text("")
+    code = "from ft import metrics; s = metrics.score('meteor', ['the automobile is quick'], ['the car is fast']); print(s.value)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                         env={"WNSEARCHDIR": str(tmp_path), "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path), "PATH": ""})  # fmt: skip
+    assert float(run.stdout) == metrics.score("meteor", ["the automobile is quick"], ["the car is fast"]).value
 
 
 def test_exact_match_ignores_only_white_space() -> None:

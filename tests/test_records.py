@@ -2,13 +2,14 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ft import rows
+from ft import fields, rows
 from ft.errors import BadInput, NotFound, UserError
 from ft.records import MAX_ROW_BYTES, RAW_KEPT, Record, Reject, read
 from tests.conftest import ROOT, shared
@@ -178,6 +179,18 @@ def test_names_are_found_whatever_their_case_and_spacing(tmp_path: Path) -> None
     assert (records[0].instruction, records[0].output) == ("why?", "no")
     records, _ = split(file(tmp_path, '{"input": "2+2", "output": "4"}\n{"instruction": "add", "input": "2+2", "output": "4"}'))
     assert [(r.instruction, r.input) for r in records] == [("2+2", ""), ("add", "2+2")]
+
+
+def test_a_column_of_user_names_or_ticket_numbers_is_not_taken_for_the_question(tmp_path: Path) -> None:
+    records, _ = split(file(tmp_path, "ticket,user,message,reply\n17,rita,It is broken,Restart it\n", "a.csv"))
+    assert (records[0].instruction, records[0].output) == ("It is broken", "Restart it")
+
+
+def test_the_documented_names_are_those_in_the_code() -> None:
+    told = (ROOT / "docs" / "data.md").read_text()
+    for field, names in fields.ALIASES.items():
+        [line] = [line for line in told.splitlines() if line.startswith(f"| {field} ")]
+        assert [word for word in re.findall(r"`([^`]+)`", line) if word in names] == list(names), field
 
 
 def test_an_explicit_mapping_wins_and_may_hold_a_fixed_text(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from review.services.studies import Studies
 from review.services.study_views import StudyResult
 from storage.database import Database
 from storage.queries import boards as rows
+from storage.queries.studies import ArmRow
 
 __all__ = ["Board", "BoardLink", "BoardRow", "Boards", "Difference", "ScoreReport", "ScoreView", "WinRateView"]
 
@@ -107,7 +108,7 @@ class _Facts:
 
     prompts: int
     references: int
-    arms: Sequence[rows.ArmRow]
+    arms: Sequence[ArmRow]
     evaluations: Mapping[int, rows.EvaluationRow]
     answers: Mapping[int, int]
     marks: Mapping[int, Sequence[tuple[int, int]]]
@@ -177,10 +178,15 @@ class Boards:
             if wanted not in names:
                 raise BadInput(f"“{wanted}” is no opened study of these prompts. Choose {', '.join(names) or 'another board'}.")
             return self._studies.result(wanted)
-        results = [self._studies.result(name) for name in names]
-        return next((result for result in results if result.votes), results[0] if results else None)
+        newest = None
+        for name in names:
+            result = self._studies.result(name)
+            if result.votes:
+                return result
+            newest = newest or result
+        return newest
 
-    def _row(self, arm: rows.ArmRow, base: rows.ArmRow | None, facts: _Facts, result: StudyResult | None) -> BoardRow:
+    def _row(self, arm: ArmRow, base: ArmRow | None, facts: _Facts, result: StudyResult | None) -> BoardRow:
         found = facts.evaluations.get(arm.id)
         stale = found is not None and found.evaluation.answers_hash != scoring.answers_hash(facts.marks.get(arm.id, ()))
         compared = found is not None and base is not None and arm.id != base.id
@@ -228,7 +234,7 @@ def _human(result: StudyResult | None, arm: str) -> WinRateView | None:
     return WinRateView(rate.value, rate.low, rate.high, rate.votes, rate.both_bad, found.strength)
 
 
-def _note(arm: rows.ArmRow, found: rows.EvaluationRow | None, stale: bool, facts: _Facts) -> str:
+def _note(arm: ArmRow, found: rows.EvaluationRow | None, stale: bool, facts: _Facts) -> str:
     if arm.kind == "human":
         return scoring.IS_REFERENCE
     answered = len(facts.marks.get(arm.id, ()))

@@ -3,6 +3,7 @@
 Nothing is stored while the file is read, and no lock is held while prompts are compared. Must not know screens or models.
 """
 
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,8 @@ from storage.queries.people import audit
 from storage.tables import SPLITS, PromptSet
 
 MAX_REJECTS = 20_000
-MAX_ROWS = 200_000
-MAX_CHARACTERS = 64_000_000
+MAX_ROWS = 100_000
+MAX_BYTES = 100_000_000  # of text in memory
 MAX_NAME = 100
 TRIES = 5
 
@@ -92,14 +93,14 @@ def import_file(
 def _read(path: Path, fields: Mapping[str, str] | None, mask: bool, progress: Progress | None) -> _Load:
     """The whole file. Raises BadInput where it has no usable row, or more than is read at once."""
     reading_ = records.read(path, fields)
-    load, characters, shown = _Load(format=reading_.format), 0, -1
+    load, size, shown = _Load(format=reading_.format), 0, -1
     for item in reading_:
         if isinstance(item, Reject):
             load.rejects.append(item)
         else:
-            characters += len(item.instruction) + len(item.input) + len(item.output)
+            size += sum(map(sys.getsizeof, (item.instruction, item.input, item.output)))
             _take(load, item, mask)
-        _check_size(path, load, characters)
+        _check_size(path, load, size)
         if progress and (percent := int(100 * reading_.share)) != shown:
             progress(percent, 100)
             shown = percent
@@ -110,16 +111,16 @@ def _read(path: Path, fields: Mapping[str, str] | None, mask: bool, progress: Pr
     return load
 
 
-def _check_size(path: Path, load: _Load, characters: int) -> None:
+def _check_size(path: Path, load: _Load, size: int) -> None:
     if len(load.rejects) > MAX_REJECTS:
         first = load.rejects[0]
         raise BadInput(
             f"More than {MAX_REJECTS:,} rows of {path.name} cannot be used (line {first.line} {first.reason}). "
             "Nothing was imported; check that it is the right file."
         )
-    if len(load.rows) > MAX_ROWS or characters > MAX_CHARACTERS:
+    if len(load.rows) > MAX_ROWS or size > MAX_BYTES:
         raise BadInput(
-            f"{path.name} holds more than {MAX_ROWS:,} prompts or {MAX_CHARACTERS // 1_000_000} million characters. "
+            f"{path.name} holds more than {MAX_ROWS:,} prompts or {MAX_BYTES // 1_000_000} MB of text. "
             "Nothing was imported; split the file and import the parts into one set."
         )
 
@@ -186,12 +187,11 @@ def _store(session: Session, plan: _Plan, load: _Load, source: str, name: str, b
         session.add(prompt_set)
         session.flush()
     assert prompt_set.id is not None
-    ids = rows.add_prompts(session, prompt_set.id, [_prompt_row(*item) for item in plan.new])
+    ids = rows.add_prompts(session, prompt_set.id, (_prompt_row(*item) for item in plan.new))
     rejects = sorted(load.rejects, key=lambda reject: reject.line)
     rows.add_rejects(session, prompt_set.id, [(reject.line, reject.reason, reject.raw) for reject in rejects])
-    learnable = [item for item in plan.new if item[1].output and item[2].split != "test"]
-    examples = [_example_row(ids[content], record, place, approve, by, now) for content, record, place in learnable]
-    rows.add_examples(session, examples)
+    learnable = ((ids[content], record, place) for content, record, place in plan.new if record.output and place.split != "test")
+    examples = rows.add_examples(session, (_example_row(*item, approve, by, now) for item in learnable))
     splits = Counter(place.split for _, _, place in plan.new)
     report = ImportReport(
         set_name=name,
@@ -202,7 +202,7 @@ def _store(session: Session, plan: _Plan, load: _Load, source: str, name: str, b
         rejected=tuple((reject.line, reject.reason) for reject in rejects),
         splits={split: splits[split] for split in SPLITS},
         moved=tuple((record.line, place.split) for _, record, place in plan.new if place.moved),
-        examples=len(examples),
+        examples=examples,
         findings={kind: len(lines) for kind, lines in load.findings.items()},
         finding_lines={kind: tuple(lines) for kind, lines in load.findings.items()},
         masked=mask,

@@ -63,25 +63,24 @@ class _Candidate:
 
 def gather(db: Database, study_name: str, by: int | None) -> GatherReport:
     """See `Library.gather`."""
-    with writing(db) as session:
+    with reading(db) as session:
         study = studies.named(session, study_name)
         if study is None or study.id is None:
             raise NotFound(f"There is no study “{study_name}”. See the list of studies, or create one.")
         corrections, superseded = _corrections(session, study.id)
         corrected = {candidate.prompt.id for candidate in corrections}
         winners = [winner for winner in _winners(session, study.id) if winner.prompt.id not in corrected]
-        found = [*corrections, *winners]
-        learnable = [candidate for candidate in found if candidate.prompt.split != "test"]
+    found = [*corrections, *winners]
+    learnable = [candidate for candidate in found if candidate.prompt.split != "test"]
+    refused, now = len(found) - len(learnable), time.time()
+    with writing(db) as session:
         new = _new(session, learnable)
-        now = time.time()
         rows.add_examples(session, [_draft(candidate, now) for candidate in new])
         rows.reject_drafts(session, "correction", superseded, by, now)
         kinds = Counter(candidate.origin for candidate in new)
-        refused = len(found) - len(learnable)
         audit(session, now, by, "examples gathered", study=study_name, **kinds, refused_test=refused)
-    return GatherReport(
-        study_name, kinds["correction"], kinds["winner"], len(learnable) - len(new), refused, TEST_REFUSED if refused else ""
-    )
+    there = len(learnable) - len(new)
+    return GatherReport(study_name, kinds["correction"], kinds["winner"], there, refused, TEST_REFUSED if refused else "")
 
 
 def _corrections(session: Session, study_id: int) -> tuple[list[_Candidate], list[str]]:

@@ -126,18 +126,18 @@ class Library:
     def prompts(self, name: str, split: str | None = None, query: str = "", offset: int = 0, limit: int = 50) -> list[PromptView]:
         """Prompts of a set in the order they came in; `query` is looked for in prompt and reference. Raises NotFound."""
         with reading(self._db) as session:
-            prompt_set = _named(session, name)
+            prompt_set = set_named(session, name)
             return [_prompt_view(p) for p in rows.prompts(session, prompt_set.id or 0, split, query, *_page(offset, limit))]
 
     def prompt_count(self, name: str, split: str | None = None, query: str = "") -> int:
         """How many `prompts` there are without a limit. Raises NotFound."""
         with reading(self._db) as session:
-            return rows.prompt_count(session, _named(session, name).id or 0, split, query)
+            return rows.prompt_count(session, set_named(session, name).id or 0, split, query)
 
     def rejects(self, name: str, offset: int = 0, limit: int = 1000) -> list[RejectView]:
         """Rows of a set that were kept aside. Raises NotFound."""
         with reading(self._db) as session:
-            found = rows.rejects(session, _named(session, name).id or 0, *_page(offset, limit))
+            found = rows.rejects(session, set_named(session, name).id or 0, *_page(offset, limit))
             return [RejectView(r.line, r.reason, r.raw) for r in found]
 
     def examples(self, state: str | None = None, origin: str | None = None, offset: int = 0, limit: int = 50) -> list[ExampleView]:
@@ -192,7 +192,8 @@ def _page(offset: int, limit: int) -> tuple[int, int]:
     return min(max(int(offset), 0), MOST), min(max(int(limit), 0), MOST)
 
 
-def _named(session: Session, name: str) -> PromptSet:
+def set_named(session: Session, name: str) -> PromptSet:
+    """Raises NotFound."""
     found = rows.set_named(session, name)
     if found is None:
         raise NotFound(f"There is no prompt set “{name}”. Import it first, or choose one from the list.")

@@ -8,15 +8,18 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from sqlmodel import Session
 
 from ft import metrics
 from ft.errors import BadInput, NotFound, UserError
 from review.services import jobs
 from review.services.faults import reading, writing
+from review.services.library import set_named
 from storage.database import Database
 from storage.queries import boards as rows
 from storage.queries.people import audit
+from storage.queries.studies import ArmRow
 from storage.tables import SPLITS, Evaluation, Job
 
 Progress = Callable[[int, int], None]
@@ -41,19 +44,16 @@ def answers_hash(marks: Sequence[tuple[int, int]]) -> str:
     return hashlib.sha256(json.dumps([list(mark) for mark in marks]).encode()).hexdigest()[:32]
 
 
-def set_id_of(session: Any, set_name: str, split: str) -> int:
+def set_id_of(session: Session, set_name: str, split: str) -> int:
     """Raises NotFound for an unknown set, BadInput for an unknown split."""
     if split not in SPLITS:
         raise BadInput(f"There is no split {split!r}. Choose {', '.join(SPLITS)}.")
-    found = rows.set_named(session, set_name)
-    if found is None or found.id is None:
-        raise NotFound(f"There is no prompt set “{set_name}”. Import it first, or choose one from the list.")
-    return found.id
+    return set_named(session, set_name).id or 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    arm: rows.ArmRow
+    arm: ArmRow
     pairs: Sequence[rows.PairRow]
 
     @property

@@ -10,15 +10,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from storage.tables import Adapter, Answer, Arm, Evaluation, Prompt, PromptSet, ScoreRow, Study
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRow:
-    id: int
-    name: str
-    kind: str
-    title: str
+from storage.queries.arms import arms as every_arm
+from storage.queries.studies import ArmRow
+from storage.tables import Answer, Evaluation, Prompt, PromptSet, ScoreRow, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +31,9 @@ class EvaluationRow:
     scores: Sequence[ScoreRow]
 
 
-def set_named(session: Session, name: str) -> PromptSet | None:
-    return session.scalars(select(PromptSet).where(col(PromptSet.name) == name)).first()
-
-
 def arms(session: Session) -> list[ArmRow]:
     """Every arm, oldest first."""
-    columns = (col(Arm.id), col(Arm.name), col(Arm.kind), col(Adapter.title))
-    query = select(*columns).outerjoin(Adapter, col(Arm.adapter_id) == col(Adapter.id)).order_by(col(Arm.id))
-    return [ArmRow(arm_id, name, kind, title or "") for arm_id, name, kind, title in session.execute(query)]
+    return [ArmRow(arm.id or 0, arm.name, arm.kind, adapter.title if adapter else "") for arm, adapter in every_arm(session)]
 
 
 def _live(set_id: int, split: str) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ Every function takes an open Session first and never commits. Must not know what
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, insert, or_, select, update
@@ -35,9 +36,10 @@ class ExampleRow:
     set_name: str
 
 
-def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), AT_ONCE):
-        yield values[start : start + AT_ONCE]
+def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, AT_ONCE)):
+        yield chunk
 
 
 def set_named(session: Session, name: str) -> PromptSet | None:
@@ -86,11 +88,11 @@ def test_prompts(session: Session) -> list[tuple[str, str, str]]:
     return [(instruction, context, cluster) for instruction, context, cluster in session.execute(query)]
 
 
-def add_prompts(session: Session, set_id: int, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+def add_prompts(session: Session, set_id: int, rows: Iterable[dict[str, Any]]) -> dict[str, int]:
     """Store the rows (columns of Prompt but set_id); content hash -> prompt id of those just stored."""
     ids: dict[str, int] = {}
-    for chunk in _chunks([{**row, "set_id": set_id} for row in rows]):
-        session.execute(insert(Prompt), list(chunk))
+    for chunk in _chunks({**row, "set_id": set_id} for row in rows):
+        session.execute(insert(Prompt), chunk)
         query = select(col(Prompt.content_hash), col(Prompt.id)).where(
             col(Prompt.set_id) == set_id, col(Prompt.content_hash).in_([row["content_hash"] for row in chunk])
         )
@@ -102,9 +104,9 @@ def add_rejects(session: Session, set_id: int, rows: Iterable[tuple[int, str, st
     """Store (line, reason, raw), except what is stored already."""
     query = select(col(ImportReject.line), col(ImportReject.reason), col(ImportReject.raw)).where(col(ImportReject.set_id) == set_id)
     there = {tuple(row) for row in session.execute(query)}
-    new = [{"set_id": set_id, "line": line, "reason": reason, "raw": raw} for line, reason, raw in rows if (line, reason, raw) not in there]
-    for chunk in _chunks(new):
-        session.execute(insert(ImportReject), list(chunk))
+    for chunk in _chunks(row for row in rows if row not in there):
+        columns = ("set_id", "line", "reason", "raw")
+        session.execute(insert(ImportReject), [dict(zip(columns, (set_id, *row), strict=True)) for row in chunk])
 
 
 def rejects(session: Session, set_id: int, offset: int, limit: int) -> Sequence[ImportReject]:
@@ -132,10 +134,13 @@ def _prompt_filter(set_id: int, split: str | None, words: str) -> list[Any]:
     return found
 
 
-def add_examples(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    """Store rows (columns of Example)."""
+def add_examples(session: Session, rows: Iterable[dict[str, Any]]) -> int:
+    """Store rows (columns of Example), and say how many."""
+    stored = 0
     for chunk in _chunks(rows):
-        session.execute(insert(Example), list(chunk))
+        session.execute(insert(Example), chunk)
+        stored += len(chunk)
+    return stored
 
 
 def origins(session: Session, origin: str, ids: Sequence[str]) -> set[str]:
