@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ft.engine import BASE, Delta, Done, Failed, Identity, Request, Status
 from ft.errors import BadInput, Unavailable, UserError
-from ft.streams import EventStream
+from ft.streams import Events, EventStream
 
 if TYPE_CHECKING:
     from ft.decoding import Batch, Row
@@ -34,20 +35,20 @@ BROKEN = "The base model is no longer as it was loaded, so it does not answer an
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """One `generate`: `fresh` requests are not encoded yet, `waiting` rows are; `stream` is where events go."""
+    """One `generate`: `fresh` requests are not encoded yet, `waiting` rows are; `events` is where events go."""
 
     background: bool
     fresh: list[Request] = field(default_factory=list)
     waiting: list["Row"] = field(default_factory=list)
-    stream: EventStream | None = None
+    events: Events = field(default_factory=SimpleQueue)
     cancelled: bool = False
 
     def requests(self) -> list[Request]:
         return [*self.fresh, *(row.request for row in self.waiting)]
 
     def put(self, event: Delta | Done | Failed) -> None:
-        if self.stream is not None and not self.cancelled:
-            self.stream.put(event)
+        if not self.cancelled:
+            self.events.put(event)
 
 
 @dataclass(eq=False, slots=True)
@@ -136,18 +137,16 @@ class LocalEngine:
         if len({request.id for request in requests}) != len(requests):
             raise ValueError("two requests of one call have the same id")
         call = _Call(background=all(request.background for request in requests))
-        stream = EventStream([request.id for request in requests], lambda: self._cancel(call))
-        call.stream = stream
         with self._lock:
             for request in requests:
                 if problem := self._problem(request):
-                    stream.put(Failed(request.id, problem))
+                    call.put(Failed(request.id, problem))
                 else:
                     call.fresh.append(request)
             if call.fresh:
                 self._calls.append(call)
                 self._lock.notify_all()
-        return stream
+        return EventStream([request.id for request in requests], call.events, lambda: self._cancel(call))
 
     def close(self) -> None:
         with self._lock:
@@ -159,12 +158,12 @@ class LocalEngine:
     # Bookkeeping, under the lock
 
     def _problem(self, request: Request) -> str:
+        if self._status.state == "failed":
+            return self._status.message
         if self._closed:
             return STOPPED
         if self._status.state == "loading":
             return f"The model is still loading ({self._status.share:.0%}). Try again in a moment."
-        if self._status.state == "failed":
-            return self._status.message
         if request.adapter != BASE and (request.adapter not in self._known or request.adapter in self._leaving):
             return f"The adapter {request.adapter} is not in memory. Load it and try again."
         return " ".join(request.decode.problems())

@@ -10,17 +10,17 @@ from typing import Any
 from ft.engine import Done, Event, Failed
 
 
+Events = queue.SimpleQueue[Event]
+
+
 class EventStream(Generator[Event, None, None]):
     """Ends by itself once every request has its Done or Failed. Closing it, or dropping it, calls `cancel`."""
 
-    def __init__(self, request_ids: Iterable[str], cancel: Callable[[], None]) -> None:
+    def __init__(self, request_ids: Iterable[str], events: Events, cancel: Callable[[], None]) -> None:
         self._open = set(request_ids)
+        self._events = events  # the engine keeps this queue and not the stream, so that a dropped stream is noticed
         self._cancel = cancel
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._closed = False
-
-    def put(self, event: Event) -> None:
-        self._events.put(event)
 
     def send(self, value: None) -> Event:
         if self._closed or not self._open:

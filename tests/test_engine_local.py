@@ -1,0 +1,269 @@
+"""What only the local engine does: joining batches, yielding to people, sampling, DoRA, errors inside the loop, a base that changed."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ft.engine import BASE, Delta, Done, Failed, Request
+from ft.errors import BadInput, Unavailable
+from ft.specs import DecodeSpec
+from ft.template import messages_for
+from tests.test_engine import QUESTIONS, ask, run, texts, tiny_base
+from tests.tiny import CHAT, config_for, make_adapter, make_tokenizer, tensors_for, write_adapter
+
+__all__ = ["tiny_base"]
+LONG = DecodeSpec(max_new_tokens=150)
+
+
+@pytest.fixture
+def engine(tiny_base: Path, tmp_path: Path) -> Iterator[Any]:
+    from ft.engine_local import LocalEngine
+
+    made = LocalEngine(str(tiny_base), tmp_path / "bases", device="cpu")
+    made.wait_ready(240)
+    yield made
+    made.close()
+
+
+def endless(engine: Any) -> Any:
+    """Never stop by itself: the tiny model's answers would end at a random token."""
+    from dataclasses import replace
+
+    engine._base = replace(engine._base, stop_tokens=frozenset())
+    return engine
+
+
+def test_a_row_that_joins_later_changes_nobodys_text(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    endless(engine)
+    requests = [ask(text, adapter, LONG) for text in QUESTIONS for adapter in (BASE, "one")]
+    alone = {key: text for request in requests for key, text in texts(run(engine, [request])).items()}
+    streams = []
+    for request in requests:
+        stream = engine.generate([request])
+        seen = [next(stream) for _ in range(3)]
+        streams.append((seen, stream))
+    assert {key: text for seen, stream in streams for key, text in texts([*seen, *stream]).items()} == alone
+
+
+def test_people_do_not_wait_for_background_work(engine: Any) -> None:
+    endless(engine)
+    job = [Request(f"b{n}", messages_for(QUESTIONS[0]), decode=DecodeSpec(max_new_tokens=200), background=True) for n in range(40)]
+    stream = engine.generate(job)
+    next(stream)
+    assert texts(run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=3))]))
+    assert any(batch.rows for batch in engine._batches.values()), "the background work had ended before, so nothing was shown"
+    stream.close()
+
+
+def test_background_work_never_takes_every_place(engine: Any) -> None:
+    endless(engine)
+    streams = [engine.generate([Request(f"{n}", messages_for("x"), decode=LONG, background=True)]) for n in range(30)]
+    for stream in streams[:4]:
+        next(stream)
+    assert sum(len(batch.rows) for batch in engine._batches.values()) <= engine._max_rows // 2
+    for stream in streams:
+        assert isinstance(list(stream)[-1], Done)
+
+
+def test_more_rows_than_fit_are_all_answered(engine: Any) -> None:
+    assert len(texts(run(engine, [ask("Hi", name=str(n)) for n in range(engine._max_rows * 2 + 3)]))) == engine._max_rows * 2 + 3
+
+
+def test_rows_wait_while_the_cache_is_full(engine: Any) -> None:
+    endless(engine)
+    engine._max_tokens = 700
+    requests = [ask(text, decode=LONG, name=f"{n}{text}") for n in range(3) for text in QUESTIONS]
+    alone = texts(run(engine, requests[:1]))
+    got: dict[str, str] = {}
+    threads = [threading.Thread(target=lambda r=r: got.update(texts(run(engine, [r])))) for r in requests]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(requests)
+    assert alone.items() <= got.items()
+
+
+def test_sampling_follows_the_seed_whatever_else_is_in_the_batch(engine: Any) -> None:
+    endless(engine)
+    hot = [ask(QUESTIONS[0], decode=DecodeSpec(max_new_tokens=20, temperature=1.0, top_p=0.9, seed=n), name=str(n)) for n in range(4)]
+    alone = {key: text for request in hot for key, text in texts(run(engine, [request])).items()}
+    assert texts(run(engine, [ask("Other", decode=LONG), *hot, ask("Third")])).items() >= alone.items()
+    assert len(set(alone.values())) == 4
+
+
+def test_a_repetition_penalty_makes_repeating_rarer(engine: Any) -> None:
+    endless(engine)
+    plain = run(engine, [ask(QUESTIONS[0], decode=LONG)])[-1]
+    wary = run(engine, [ask(QUESTIONS[0], decode=LONG.with_(repetition_penalty=1.5))])[-1]
+    assert len(set(wary.text.split())) > len(set(plain.text.split()))
+
+
+def test_an_answer_ends_where_the_context_ends(engine: Any) -> None:
+    endless(engine)
+    done = run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=4000))])[-1]
+    assert done.prompt_tokens + done.new_tokens == 256
+    assert done.finish == "length"
+
+
+def test_a_closed_stream_frees_its_row_at_once(engine: Any) -> None:
+    endless(engine)
+    stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])
+    next(stream)
+    stream.close()
+    deadline = time.monotonic() + 2
+    while any(batch.rows for batch in engine._batches.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_characters_of_several_tokens_come_out_whole() -> None:
+    from ft.decoding import Row
+
+    class Base:
+        tokenizer = make_tokenizer()
+        stop_tokens = frozenset({2})
+
+    text = "Grüße 你好 🔒🙂 \U0001f468\u200d\U0001f469\u200d\U0001f467 end"
+    row = Row(ask("x"), [1], 500, None)
+    pieces = [row.take(token, Base()) for token in [*Base.tokenizer(text)["input_ids"], 2]]  # type: ignore[arg-type]
+    assert "".join(pieces) == text == row.text
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert row.finish == "stop"
+
+
+def test_an_answer_cut_inside_a_character_shows_that_it_was_cut() -> None:
+    from ft.decoding import Row
+
+    class Base:
+        tokenizer = make_tokenizer()
+        stop_tokens = frozenset({2})
+
+    tokens = Base.tokenizer("a\U0001f9ff")["input_ids"]
+    row = Row(ask("x"), [1], len(tokens) - 1, None)
+    pieces = [row.take(token, Base()) for token in tokens[:-1]]  # type: ignore[arg-type]
+    assert "".join(pieces) == row.text
+    assert row.text.startswith("a")
+    assert row.finish == "length"
+
+
+def test_a_dora_adapter_answers_beside_others_as_it_does_alone(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    engine.load("dora", make_adapter(tmp_path / "dora", tiny_base, 3, dora=True))
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    requests = [ask(text, adapter) for text in QUESTIONS for adapter in (BASE, "dora", "one")]
+    alone = {key: text for request in requests for key, text in texts(run(engine, [request])).items()}
+    assert texts(run(engine, requests)) == alone
+    engine.unload("dora")
+    assert texts(run(engine, [ask(QUESTIONS[0], "one")])).items() <= alone.items()
+
+
+def test_unloading_waits_for_the_rows_that_use_the_adapter(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    endless(engine)
+    alone = run(engine, [ask("Hi", "one", LONG)])[-1].text
+    stream = engine.generate([ask("Hi", "one", LONG)])
+    first = next(stream)
+    leaving = threading.Thread(target=engine.unload, args=("one",))
+    leaving.start()
+    while "one" in engine.adapters():
+        time.sleep(0.001)
+    assert [type(e) for e in run(engine, [ask("Hi", "one")])] == [Failed]
+    assert [first, *stream][-1].text == alone
+    leaving.join(10)
+    assert not leaving.is_alive()
+
+
+def test_an_error_in_a_step_fails_its_rows_and_the_engine_lives_on(engine: Any) -> None:
+    before = texts(run(engine, [ask("Hi")]))
+    whole = engine._residents.forward
+
+    def broken(*args: Any, **inputs: Any) -> Any:
+        raise RuntimeError("device-side assert")
+
+    engine._batches.clear()
+    engine._residents.forward = broken
+    events = run(engine, [ask("Hi"), ask("Ho")])
+    assert [type(event) for event in events] == [Failed, Failed]
+    assert "device-side" not in events[0].error
+    engine._batches.clear()
+    engine._residents.forward = whole
+    assert texts(run(engine, [ask("Hi")])) == before
+
+
+def test_lack_of_memory_is_named(engine: Any) -> None:
+    import torch
+
+    def full(*args: Any, **inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine._batches.clear()
+    engine._residents.forward = full
+    assert "memory" in run(engine, [ask("Hi")])[0].error
+
+
+def test_a_changed_base_stops_the_engine(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+
+    with torch.no_grad():
+        engine._base.model.lm_head.weight.mul_(1.5)
+    with pytest.raises(Unavailable, match="no longer as it was loaded"):
+        engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    assert engine.status().state == "failed"
+    assert isinstance(run(engine, [ask("Hi")])[0], Failed)
+
+
+def test_an_adapter_without_effect_is_refused(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    fresh = {key: value * (0 if "lora_B" in key else 1) for key, value in tensors_for(tiny_base, 1).items()}
+    with pytest.raises(BadInput, match="changes nothing"):
+        engine.load("fresh", write_adapter(tmp_path / "fresh", fresh, config_for()))
+    assert engine.adapters() == {}
+
+
+def test_a_missing_model_is_named_and_waiting_ends(tmp_path: Path) -> None:
+    from ft.engine_local import LocalEngine
+
+    engine = LocalEngine(str(tmp_path / "nothing"), tmp_path)
+    with pytest.raises(Unavailable, match="TIEBREAK_BASE names"):
+        engine.wait_ready(60)
+    with pytest.raises(Unavailable, match="TIEBREAK_BASE names"):
+        engine.load("one", tmp_path)
+    assert "TIEBREAK_BASE" in run(engine, [ask("Hi")])[0].error
+    engine.unload("one")
+    engine.close()
+
+
+def test_closing_fails_what_is_under_way(engine: Any) -> None:
+    endless(engine)
+    stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])
+    next(stream)
+    engine.close()
+    last = list(stream)[-1]
+    assert isinstance(last, Failed)
+    assert "stopped" in last.error
+
+
+def test_a_dropped_stream_is_cancelled(engine: Any) -> None:
+    endless(engine)
+    stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=240))])
+    assert isinstance(next(stream), Delta)
+    del stream
+    time.sleep(0.2)
+    assert not any(batch.rows for batch in engine._batches.values())
+
+
+def test_importing_the_engine_imports_no_torch() -> None:
+    import subprocess
+    import sys
+
+    heavy = "('torch', 'transformers', 'peft')"
+    code = f"import ft.engine_local, ft.engines, ft.scripted, sys; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_the_template_of_the_tiny_base_is_the_one_tested(engine: Any) -> None:
+    assert engine._base.tokenizer.chat_template == CHAT
