@@ -39,7 +39,7 @@ class Difference:
     value: float
     low: float
     high: float
-    n: int
+    n: int = 0
 
     @property
     def clear(self) -> bool:
