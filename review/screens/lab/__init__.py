@@ -31,7 +31,7 @@ def model_html(house: "House") -> str:
     """The engine's state in words, with a bar while it loads."""
     status = house.engine.status()
     if status.state == "ready":
-        return f'<p class="tb-model">{escape(status.message)}</p>'
+        return f'<p class="tb-model">Model: {escape(status.message[:1].lower() + status.message[1:])}</p>'
     if status.state == "failed":
         return f'<p class="tb-model tb-bad-ink" role="alert">{escape(status.message)}</p>'
     return progress_bar(status.share, 1, status.message, label="Model loading")

@@ -56,15 +56,16 @@ def build(house: "House") -> Room:
         person: "UserView", words: str, one: str | None, other: str | None, tokens: float, heat: float, before: list[str]
     ) -> Iterator[list[Any]]:
         words = (words or "").strip()
-        arms = list(dict.fromkeys(arm for arm in (one, other) if arm))
+        arms = list(dict.fromkeys(arm for arm in (one, other) if arm)) or [arm for arm in ("base", house.adapters.in_use()) if arm]
         decode = DecodeSpec(max_new_tokens=int(tokens or 0), temperature=float(heat or 0))
         problems = decode.problems()
-        if not words or not arms or problems:
-            raise BadInput(" ".join(problems) or "A question and at least one arm are needed. Write and choose them first.")
+        if not words or problems:
+            raise BadInput(" ".join(problems) or "There is no question yet. Write one first.")
         earlier = "".join(reversed(before))
         for waiting in _until_ready(house):
             yield [exchange_html(words, {}, "") + waiting, earlier, words, before]
         texts, state, shown = dict.fromkeys(arms, ""), "", 0.0
+        yield [exchange_html(words, texts, "Waiting for the model’s next free moment…"), earlier, words, before]
         for step in house.answers.chat(arms, (Message("user", words),), decode):
             texts.update(step.texts)
             state = str(step.failed or "")
