@@ -84,6 +84,7 @@ def load(
     shape = describe_base(folder, base)
     tell(0.65, "Starting torch")
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _quieten()
@@ -101,7 +102,7 @@ def load(
             model = model.to(where)
     except torch.OutOfMemoryError as error:
         raise Unavailable(f"{base} does not fit the memory of {where}. Set TIEBREAK_QUANTISATION=4bit or choose a smaller base.") from error
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise Unavailable(f"The base model {base} could not be loaded: {reason}. Check TIEBREAK_BASE or choose another base.") from error
     stops = _stop_tokens(model, tokenizer)

@@ -114,8 +114,9 @@ def _refuse_huge_directory(path: Path) -> None:
         kind = "a pickled file, which can run programs and is never opened" if pickled else "not a zip file"
         raise BadInput(f"{path.name} is {kind}. Give an adapter folder with {WEIGHTS}, or a zip of one.")
     members, size = struct.unpack("<HI", tail[at + 10 : at + 16])
-    if members > MAX_MEMBERS or size > MAX_DIRECTORY:
-        raise BadInput(f"{path.name} has {members} members; at most {MAX_MEMBERS} are read. Zip only the adapter folder.")
+    is_zip64 = at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07"  # its own, larger numbers would be believed instead
+    if members > MAX_MEMBERS or size > MAX_DIRECTORY or is_zip64:
+        raise BadInput(f"{path.name} is too large a zip: at most {MAX_MEMBERS} members are read. Zip only the adapter folder.")
 
 
 def _members(archive: zipfile.ZipFile) -> tuple[zipfile.ZipInfo, zipfile.ZipInfo]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ft.engine import Done, Event, Failed
 
-
 Events = queue.SimpleQueue[Event]
 
 
