@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -269,24 +268,16 @@ def test_on_another_base_only_people_and_tickets_come(home: Path, db: Any) -> No
 
 
 def test_the_demo_loads_without_torch_in_seconds(home: Path) -> None:
+    """Processor time, so that what else runs on the machine does not count."""
     code = (
-        "import sys, time; from pathlib import Path; from demo.load import load; from review.services.house import build, open_house\n"
-        "from review.settings import Settings\n"
+        "import sys, time; from demo.load import load; from review.services.house import open_house; from review.settings import Settings\n"
         "with open_house(Settings.from_env()) as house:\n"
-        "    began = time.perf_counter(); load(house); print(time.perf_counter() - began)\n"
+        "    began = time.process_time(); load(house); print(time.process_time() - began)\n"
         "assert not {'torch', 'transformers', 'peft', 'trl'} & set(sys.modules), 'torch came along'"
     )
-    began = time.perf_counter()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
-    assert float(run.stdout) < 3 * slowness(), f"{run.stdout} s of {time.perf_counter() - began:.1f} s"
-
-
-def slowness() -> float:
-    """How much slower than usual this machine is just now, at least 1: 1 for 10 million additions in 0.4 s."""
-    began = time.perf_counter()
-    sum(range(10_000_000))
-    return max(1.0, (time.perf_counter() - began) / 0.4)
+    assert float(run.stdout) < 3
 
 
 def test_a_test_ticket_never_becomes_an_example(house: House) -> None:
