@@ -97,11 +97,32 @@ def test_sampling_follows_the_seed_whatever_else_is_in_the_batch(engine: Any) ->
     assert len(set(alone.values())) == 4
 
 
-def test_a_repetition_penalty_makes_repeating_rarer(engine: Any) -> None:
-    endless(engine)
-    plain = run(engine, [ask(QUESTIONS[0], decode=LONG)])[-1]
-    wary = run(engine, [ask(QUESTIONS[0], decode=LONG.with_(repetition_penalty=1.5))])[-1]
-    assert len(set(wary.text.split())) > len(set(plain.text.split()))
+def test_the_repetition_penalty_is_the_one_of_transformers() -> None:
+    import torch
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    from ft.decoding import Row
+
+    logits = torch.randn(200, generator=torch.Generator().manual_seed(1)) * 3
+    for penalty in (0.7, 1.3, 2.0):
+        row = Row(ask("x", decode=DecodeSpec(repetition_penalty=penalty)), [5, 9, int(logits.argmax())], 10, None, tokens=[7, 9])
+        seen = torch.tensor([[*row.prompt, *row.tokens]])
+        expected = RepetitionPenaltyLogitsProcessor(penalty)(seen, logits[None].clone()).argmax()
+        assert row.choose(logits) == int(expected)
+
+
+def test_sampling_never_leaves_the_nucleus() -> None:
+    import torch
+    from transformers import TopPLogitsWarper
+
+    from ft.decoding import Row
+
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    warped = TopPLogitsWarper(0.5)(torch.zeros(1, 0, dtype=torch.long), logits[None].clone() / 0.8)
+    inside = set(torch.isfinite(warped[0]).nonzero().flatten().tolist())
+    row = Row(ask("x", decode=DecodeSpec(temperature=0.8, top_p=0.5, seed=3)), [1], 10, None)
+    drawn = {row.choose(logits) for _ in range(2000)}
+    assert drawn == inside
 
 
 def test_an_answer_ends_where_the_context_ends(engine: Any) -> None:
