@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from review.services.studies import ArmResult, StudyResult
 
 TONES = {"ship": "good", "hold": "bad", "more": "warn"}
-HEADLINES = {"ship": "Ship", "hold": "Hold", "more": "Not enough votes yet"}
+HEADLINES = {"ship": "Ship", "hold": "Hold", "more": "Not yet"}
 WHAT_IS_A_WIN = (
     "Win rate: how often reviewers, not knowing which was which, preferred this answer. A tie counts half; 50 % means no difference. "
     "The bar is the range the true rate very probably lies in."
@@ -58,7 +58,7 @@ def human_html(result: "StudyResult | None") -> str:
     rows = [human_row(arm) for arm in result.arms]
     return (
         f"<p class='tb-muted'>{WHAT_IS_A_WIN}</p>"
-        + table(["Arm", "Win rate", "", "Won · lost · tie", "Both bad", "Votes"], rows, "Blind votes", numeric=(1, 4, 5))
+        + table(["Arm", "Win rate", "Range", "Won · lost · tie", "Both bad", "Votes"], rows, "Blind votes", numeric=(1, 4, 5))
         + f'<details class="tb-more"><summary>How this is computed</summary><p class="tb-small">{escape(result.method)}</p></details>'
     )
 
