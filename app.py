@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ft.errors import BadInput, Conflict, Unavailable
+from ft.errors import BadInput, Conflict, Unavailable, UserError
 from review.settings import Settings
 
 GRACE_SECONDS = 3
 FIRST_PAGE_SECONDS = 2.0
 PAGES = ("/login", "/review", "/lab", "/boards", "/admin")
-DEMO_PEOPLE = (("Rita", "reviewer"), ("Erik", "engineer"), ("Sam", "viewer"))
+SHOWN_ROLES = {"reviewer": "reviewer", "engineer": "engineer", "viewer": "stakeholder", "admin": "admin"}
 
 
 def serve(
@@ -94,6 +94,8 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
     from review.web import build_app
 
     with open_house(settings) as house:
+        if settings.demo:
+            load_demo(house)
         caretaker = Caretaker(house)
         served = threading.Event()
 
@@ -108,8 +110,25 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
             noticing(guard, served), log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
             timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, lifespan="on",
         )  # fmt: skip
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                guard.close()
+                await super().shutdown(sockets)
+
         typer.echo(first_words(house))
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
+
+
+def load_demo(house: Any) -> None:
+    """Bring the demo into a new data folder. What goes wrong there does not keep the app from starting."""
+    from demo.load import load
+
+    try:
+        if load(house):
+            typer.echo("The ConnectPro demo is loaded. Start without it: TIEBREAK_DEMO=0")
+    except (UserError, OSError) as error:
+        typer.echo(f"The demo could not be loaded whole: {error} Start again to go on with it, or set TIEBREAK_DEMO=0.", err=True)
 
 
 def noticing(app: Any, served: threading.Event) -> Any:
@@ -124,15 +143,19 @@ def noticing(app: Any, served: threading.Event) -> Any:
 
 
 def first_words(house: Any) -> str:
-    """The address, and a one-time sign-in link for each person of the demo; for the admin where nobody else could get in."""
-    address = house.settings.address
-    if not house.people.users():
-        for name, role in DEMO_PEOPLE if house.settings.demo else (("admin", "admin"),):
-            house.people.add(name, role)
-    known = {person.name: person for person in house.people.users() if not person.disabled}
-    welcome = [name for name, _ in DEMO_PEOPLE] if house.settings.demo else ["admin"]
-    links = [f"  {known[name].role:<10} {name:<6} {address}/login/{house.people.link(name)}" for name in welcome if name in known]
-    heading = ["", "Sign in with a link; each works once, for 24 hours:", *links] if links else []
+    """The address, and a one-time sign-in link for each person of the demo; for an admin where nobody else could get in."""
+    from demo.load import PEOPLE
+
+    people, address = house.people, house.settings.address
+    if not people.users():
+        people.add("admin", "admin")
+    welcome = {name for name, _ in PEOPLE} if house.settings.demo else {"admin"}
+    links = [
+        f"  {SHOWN_ROLES[person.role]:<12} {person.name:<6} {address}/login/{people.link(person.name)}"
+        for person in people.users()
+        if person.name in welcome and not person.disabled
+    ]
+    heading = ["", "Sign in with a link; each works once, for 24 hours. Make more: tiebreak users link NAME", *links] if links else []
     return "\n".join([f"Tiebreak runs at {address}", *heading, "", "Stop it with Ctrl+C."])
 
 

@@ -29,6 +29,7 @@ class Outgoing:
         self._start: Message | None = None
         self._held: list[bytes] = []
         self.started = False
+        self._ended = False
 
     def plain(self) -> None:
         """A reply of the guard's own."""
@@ -53,6 +54,11 @@ class Outgoing:
         steady = self._mount is not None and self._mount.steady
         return self._on_json is not None or self._route == "page" or (self._route == "run" and steady)
 
+    async def end(self) -> None:
+        """Finish a reply that was cut off."""
+        if self.started and not self._ended:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._start = message
@@ -71,6 +77,7 @@ class Outgoing:
             return
         if self._stream:
             piece = self._stream.feed(piece, more)
+        self._ended = not more
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _whole(self, body: bytes) -> None:

@@ -25,6 +25,7 @@ from review.guard.policy import Mount, Policy, Route
 log = logging.getLogger(__name__)
 KEY = "tiebreak.person"
 SESSION = "tiebreak.session"
+STREAMS: tuple[Route, ...] = ("data", "heartbeat", "upload_progress")
 UNSENT = (b"range", b"if-range", b"cookie", b"authorization", b"x-gradio-server", b"x-gradio-user", b"forwarded", b"accept-encoding")
 
 
@@ -90,6 +91,7 @@ class Guard:
         self._who = who
         self._page = page
         self._threads: anyio.CapacityLimiter | None = None
+        self._streams: set[anyio.CancelScope] = set()
         self.readers = Tally()
         self.unread = Tally()
         self.sessions = Bindings(rules.sessions, forget=self.unread.clear)
@@ -179,7 +181,26 @@ class Guard:
         with ExitStack() as stack:
             receive = await self._check(call, mount, route, person, receive, stack, outgoing)
             outgoing.gradio(mount, route)
-            await self.app(self._seen_from(call), receive, outgoing)
+            if route in STREAMS:
+                await self._stream(self._seen_from(call), receive, outgoing)
+            else:
+                await self.app(self._seen_from(call), receive, outgoing)
+
+    async def _stream(self, scope: Scope, receive: Receive, outgoing: Outgoing) -> None:
+        """A reply that may last for hours, ended in good order when the server closes."""
+        with anyio.CancelScope() as lifetime:
+            self._streams.add(lifetime)
+            try:
+                await self.app(scope, receive, outgoing)
+            finally:
+                self._streams.discard(lifetime)
+        if lifetime.cancelled_caught:
+            await outgoing.end()
+
+    def close(self) -> None:
+        """End every open stream, so that the server need not wait for the browsers. Call it in the event loop."""
+        for lifetime in tuple(self._streams):
+            lifetime.cancel()
 
     async def _check(
         self, call: Call, mount: Mount, route: Route, person: Person, receive: Receive, stack: ExitStack, outgoing: Outgoing

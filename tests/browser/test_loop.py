@@ -93,7 +93,7 @@ def test_the_loop_from_import_to_the_new_adapter_on_the_board(
     chat(engineer)
     answer_and_score(engineer)
     judge(app, engineer, reviewer)
-    board = sign_in(browser, app, "viewer", viewport={"width": 1280, "height": 900})
+    board = sign_in(browser, app, "stakeholder", viewport={"width": 1280, "height": 900})
     read_board(board, "gates", "connectpro-v1")
     retrain(engineer)
     board.reload()
@@ -106,7 +106,7 @@ def bring_in(page: Any, tmp_path: Path) -> None:
     page.locator("#data-file input[type=file]").set_input_files(str(write_rows(tmp_path / "gates.jsonl")))
     fill(page, "data-name", "gates")
     page.locator("#data-approve input").check()
-    page.locator("#data-file").get_by_text("gates.jsonl").first.wait_for()
+    see(page, "data-file", "gates")
     page.locator("#data-import").click()
     see(page, "data-sets", "gates")
 
