@@ -15,7 +15,6 @@ Light: standard library only. Must not know torch, the database or the screens.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from pathlib import Path
 import ft
 from ft.errors import BadInput, Busy, Conflict, NotFound, Unavailable
 from ft.journal import TERMINAL, Event, Journal, read_events, read_status, write_whole
+from ft.locks import is_held, take
 from ft.specs import TrainSpec
 
 Row = Mapping[str, str]
@@ -205,38 +205,6 @@ def state(folder: Path) -> RunState:
     )  # fmt: skip
 
 
-def take(path: Path, wait: float = 0.5) -> int | None:
-    """Take a lock file and return its descriptor; None when somebody holds it. Closing the descriptor lets go.
-
-    Retries for `wait` seconds, since `is_held` holds a lock for a moment to look at it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(0.02)
-
-
-def is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def start(folder: Path) -> None:
     """Start the trainer of a queued run in a process and session of its own; returns at once.
 
@@ -244,10 +212,7 @@ def start(folder: Path) -> None:
     none at which two starters both win. Raises Busy while another run trains, Conflict when this one is not queued.
     """
     with contextlib.ExitStack() as held:
-        lock, lease = (take(path) for path in (folder / "lock", folder.parent / "lease"))
-        for descriptor in (lock, lease):
-            if descriptor is not None:
-                held.callback(os.close, descriptor)
+        lock, lease = _take_for(held, folder / "lock"), _take_for(held, folder.parent / "lease")
         if lock is None:
             raise Conflict("This run is already training. Watch it, or cancel it first.")
         if read_status(folder).get("status") != "queued":
@@ -262,14 +227,27 @@ def start(folder: Path) -> None:
             journal.end("failed", f"The trainer could not be started ({error.strerror}). Free memory or disk, then start again.")
 
 
+def _take_for(held: contextlib.ExitStack, path: Path) -> int | None:
+    descriptor = take(path)
+    if descriptor is not None:
+        held.callback(os.close, descriptor)
+    return descriptor
+
+
+def _environment() -> dict[str, str]:
+    """One GPU for a run: where several are visible, one process would spread the model over them in a way that TRL refuses."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    quiet = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": first}
+
+
 def _spawn(folder: Path, *locks: int) -> None:
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "ft.train", str(folder.resolve()), *map(str, locks)],
             cwd=Path(ft.__file__).parent.parent,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=locks,
+            env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=locks,
         )  # fmt: skip
     finally:
         os.close(log)

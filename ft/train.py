@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ft import runs
 from ft.errors import UserError
-from ft.journal import Journal
+from ft.journal import TERMINAL, Journal
 
 
 def main(folder: Path, inherited: tuple[int, ...]) -> int:
@@ -21,6 +21,9 @@ def main(folder: Path, inherited: tuple[int, ...]) -> int:
         os.set_inheritable(descriptor, False)
     if not inherited and None in (runs.take(folder / "lock"), runs.take(folder.parent / "lease")):
         print("This run, or another one beside it, is already training. Wait for it or cancel it first.", file=sys.stderr)
+        return 1
+    if runs.state(folder).status in TERMINAL and not inherited:
+        print("This run is over. Start a new run with the same settings.", file=sys.stderr)
         return 1
     journal = Journal(folder)
     journal.status(status="running", message="Loading the base model.", pid=os.getpid())

@@ -66,6 +66,7 @@ def fit(given: RunFiles, journal: Journal, should_stop: Callable[[], bool]) -> s
         facts = {"rows": {"train": len(train), "validation": len(validation), "left_out": left_out, "held_out": given.held_out}}
         write_record(journal.folder, given, base, watch, trainer.state.global_step, time.time() - began, facts | saved)
         (work / "adapter").rename(journal.folder / "adapter")
+        sync(journal.folder)
     journal.event("saved", watch.best_step, **saved)
     return closing(watch, journal)
 

@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseChoice:
     return BaseChoice(str(tiny_base(folder / "base")), str(folder))
 
 
-def waited(folder: Path, until: Callable[[runs.RunState], bool], seconds: float = 90) -> runs.RunState:
+def waited(folder: Path, until: Callable[[runs.RunState], bool], seconds: float = 300) -> runs.RunState:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         state = runs.state(folder)
@@ -190,6 +190,23 @@ def test_a_run_trains_and_leaves_a_whole_adapter(home: Path, tiny: BaseChoice) -
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert not (folder / "work").exists()
     assert {path.stat().st_mode & 0o077 for path in folder.rglob("*")} == {0}
+
+
+def test_a_run_that_is_over_is_not_started_by_hand(home: Path) -> None:
+    folder = runs.create(home, "r1", QUICK, ROWS, [], NOWHERE)
+    runs.cancel(folder)
+    again = subprocess.run([sys.executable, "-m", "ft.train", str(folder)], capture_output=True, text=True, timeout=60)
+    assert again.returncode == 1
+    assert "over" in again.stderr
+    assert runs.state(folder).status == "cancelled"
+
+
+@pytest.mark.parametrize(("visible", "used"), [(None, "0"), ("2,3", "2"), ("", "")])
+def test_a_run_sees_one_gpu(visible: str | None, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert runs._environment()["CUDA_VISIBLE_DEVICES"] == used
 
 
 def test_cancelling_a_running_run_leaves_no_adapter_and_no_process(home: Path, tiny: BaseChoice) -> None:

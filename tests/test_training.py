@@ -76,7 +76,7 @@ def ended_meanwhile(house: House, done: Path, spec: TrainSpec = QUICK) -> str:
     return run_id
 
 
-def synced(house: House, run_id: str, until: Callable[[RunView], bool], seconds: float = 90) -> RunView:
+def synced(house: House, run_id: str, until: Callable[[RunView], bool], seconds: float = 300) -> RunView:
     """Do what the caretaker does until the run is so far."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -191,7 +191,7 @@ def test_a_cancelled_run_makes_no_adapter(house: House) -> None:
     run_id = begun(house, LONG)
     synced(house, run_id, lambda view: view.step > 0)
     house.training.cancel(run_id, None)
-    view = synced(house, run_id, is_over, 15)
+    view = synced(house, run_id, is_over)
     assert view.status == "cancelled"
     assert house.adapters.adapters() == []
 
