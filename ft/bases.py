@@ -133,7 +133,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
     if not found:
         raise OSError("no safetensors file")
     return found

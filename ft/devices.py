@@ -43,7 +43,7 @@ def quantised(quantisation: str, device: str, dtype: str, reasons: dict[str, str
     """Options for from_pretrained."""
     if quantisation == "none":
         reasons["quantisation"] = "none: full precision"
-        return {}
+        return {"device_map": {"": 0}} if device == "cuda" else {}  # straight to the GPU, not through main memory first
     if device == "mps":
         raise Unavailable("bitsandbytes does not run on Apple GPUs. Set TIEBREAK_QUANTISATION=none.")
     try:

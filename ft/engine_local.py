@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MAX_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 CACHE_BYTES = {"cpu": 2 * 2**30, "mps": 2 * 2**30}  # for keys and values; on CUDA a share of what is free
 CUDA_SHARE = 0.6
+FAILED = "The model failed on this batch (see the app's log). Try again."
+NO_MEMORY = "The model ran out of memory. Shorten the prompt, or try again when fewer answers are being written."
 STOPPED = "The engine is stopped. Start the app again."
 BROKEN = "The base model is no longer as it was loaded, so it does not answer any more. Restart the app, and do not trust answers since {}."
 
@@ -109,9 +111,11 @@ class LocalEngine:
         if not name or name == BASE:
             raise BadInput("An adapter cannot have that name. Choose another.")
 
+        facts, weights = self._residents.read(folder)  # here and not on the inference thread, which others wait for
+
         def act() -> None:
             try:
-                self._residents.load(name, folder)
+                self._residents.load(name, facts, weights)
             finally:
                 self._publish()
 
@@ -250,13 +254,22 @@ class LocalEngine:
                 self._lock.wait_for(self._has_work)
                 if self._closed:
                     return
-            self._drop_cancelled()
-            self._do_commands()
+            try:
+                self._turn()
+            except Exception:
+                log.exception("a turn of the inference thread failed")
+                self._fail_everything(FAILED)
             if self._status.state != "ready":
                 return
-            self._admit()
-            for key in [key for key, batch in self._batches.items() if batch.rows]:
-                self._guarded(self._batches[key].rows, lambda key=key: self._step(self._batches[key]))  # type: ignore[misc]
+
+    def _turn(self) -> None:
+        self._drop_cancelled()
+        self._do_commands()
+        if self._status.state != "ready":
+            return
+        self._admit()
+        for batch in [batch for batch in self._batches.values() if batch.rows]:
+            self._guarded(batch.rows, lambda batch=batch: self._step(batch))  # type: ignore[misc]
 
     def _has_work(self) -> bool:
         ready = any(command.ready() for command in self._commands)
@@ -264,25 +277,32 @@ class LocalEngine:
 
     def _do_commands(self) -> None:
         """Those that may be done now; the others wait for their rows to end."""
-        from ft.residents import BaseChanged
-
         with self._lock:
             ready = [command for command in self._commands if command.ready()]
             for command in ready:
                 self._commands.remove(command)
         for command in ready:
-            try:
-                command.act()
-            except BaseChanged:
-                since = time.strftime("%H:%M:%S UTC", time.gmtime(self._checked_at))
-                log.critical("the base model's fingerprint changed")
-                self._say(0.0, BROKEN.format(since), "failed")
-                command.result.set_exception(Unavailable(BROKEN.format(since)))
-            except BaseException as error:
+            error = self._outcome(command.act)
+            if error:
                 command.result.set_exception(error)
             else:
-                self._checked_at = time.time()
                 command.result.set_result(None)
+
+    def _outcome(self, act: Callable[[], None]) -> BaseException | None:
+        """Do what ends with a look at the base. A base that is not as it was stops the engine."""
+        from ft.residents import BaseChanged
+
+        try:
+            act()
+        except BaseChanged:
+            words = BROKEN.format(time.strftime("%H:%M:%S UTC", time.gmtime(self._checked_at)))
+            log.critical("the base model's fingerprint changed")
+            self._say(0.0, words, "failed")
+            return Unavailable(words)
+        except BaseException as error:
+            return error
+        self._checked_at = time.time()
+        return None
 
     def _admit(self) -> None:
         """Let waiting calls join, people before background work, a call's rows together as far as there is room."""
@@ -379,17 +399,34 @@ class LocalEngine:
         concerned = list(rows)
         try:
             act()
-        except Exception as error:
+        except torch.OutOfMemoryError:
+            log.exception("a batch ran out of memory")
+            self._fail(concerned, NO_MEMORY)
+        except Exception:
             log.exception("a batch failed")
-            words = "The model failed on this batch (see the app's log). Try again."
-            if isinstance(error, torch.OutOfMemoryError):
-                words = "The model ran out of memory. Shorten the prompt, or try again when fewer answers are being written."
-            for batch in self._batches.values():
-                if not set(map(id, batch.rows)).isdisjoint(map(id, concerned)):
-                    concerned += [row for row in batch.rows if row not in concerned]
-                    batch.clear()
-            for row in concerned:
-                row.owner.put(Failed(row.request.id, words))
+            self._fail(concerned, FAILED)
+            error = self._outcome(self._residents.check_base)
+            if error is not None and self._status.state == "ready":
+                log.error("the base model cannot be tried out after the failure: %s", error)
+                self._say(0.0, "The model does not compute any more (see the app's log). Restart the app.", "failed")
+
+    def _fail(self, concerned: Sequence["Row"], words: str) -> None:
+        rows = list(concerned)
+        for batch in self._batches.values():
+            if any(row in rows for row in batch.rows):
+                rows += [row for row in batch.rows if row not in rows]
+                batch.clear()
+        for row in rows:
+            row.owner.put(Failed(row.request.id, words))
+
+    def _fail_everything(self, words: str) -> None:
+        with self._lock:
+            calls = list(self._calls)
+            self._calls.clear()
+        for call in calls:
+            for request in call.requests():
+                call.put(Failed(request.id, words))
+        self._fail(list(self._rows()), words)
 
     def _drop_cancelled(self) -> None:
         with self._lock:
@@ -401,16 +438,9 @@ class LocalEngine:
     def _end_all(self, words: str) -> None:
         with self._lock:
             self._closed = True
-            calls, commands, rows = list(self._calls), list(self._commands), list(self._rows())
-            self._calls.clear()
+            commands = list(self._commands)
             self._commands.clear()
-        for call in calls:
-            for request in call.requests():
-                call.put(Failed(request.id, words))
-        for row in rows:
-            row.owner.put(Failed(row.request.id, words))
-        for batch in self._batches.values():
-            batch.clear()
+        self._fail_everything(words)
         for command in commands:
             command.result.set_exception(Unavailable(words))
 

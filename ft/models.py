@@ -63,7 +63,7 @@ def _download(base: str, progress: Progress) -> Path:
 
     progress(0.1, f"Downloading {base} from the model hub")
     try:
-        folder = Path(snapshot_download(base, allow_patterns=WANTED))
+        folder = Path(snapshot_download(base, allow_patterns=WANTED, ignore_patterns=["consolidated*", "original/*"]))
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise Unavailable(
@@ -98,7 +98,7 @@ def load(
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, kind), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
-        if quantisation == "none":
+        if "device_map" not in options:
             model = model.to(where)
     except torch.OutOfMemoryError as error:
         raise Unavailable(f"{base} does not fit the memory of {where}. Set TIEBREAK_QUANTISATION=4bit or choose a smaller base.") from error

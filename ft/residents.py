@@ -65,17 +65,19 @@ class Residents:
         names = [BASE if name == BASE else self._resident[name].peft_name for name in adapters]
         return self._peft(**inputs, adapter_names=names)
 
-    def load(self, name: str, folder: Path) -> None:
-        """Raises BadInput with the reason, Conflict for a name in use, Unavailable for lack of memory, BaseChanged."""
+    def read(self, folder: Path) -> tuple[AdapterFacts, dict[str, torch.Tensor]]:
+        """Vet an adapter against this base and read it; may be called on any thread. Raises BadInput with the reason."""
         verdict = vet(folder, self._base.shape)
-        facts = verdict.adapter
-        if facts is None:
+        if verdict.adapter is None:
             raise BadInput(" ".join(verdict.reasons))
+        return verdict.adapter, _finite_weights(folder)
+
+    def load(self, name: str, facts: AdapterFacts, weights: dict[str, torch.Tensor]) -> None:
+        """Raises BadInput with the reason, Conflict for a name in use, Unavailable for lack of memory, BaseChanged."""
         if name in self._resident:
             if self._resident[name].facts.content_hash != facts.content_hash:
                 raise Conflict(f"Another adapter named {name} is in memory. Unload it first, or give this one another name.")
             return
-        weights = _finite_weights(folder)
         peft_name = f"a{next(self._numbers)}"
         try:
             self._add(peft_name, facts, weights)
@@ -149,7 +151,7 @@ class Residents:
     @torch.no_grad()
     def _probe_logits(self, name: str) -> torch.Tensor:
         found = self.forward([name], input_ids=self._probe, attention_mask=torch.ones_like(self._probe)).logits
-        return found[0, -1].float().cpu()
+        return found[0].float().cpu()
 
     @torch.no_grad()
     def _sample_hash(self) -> str:

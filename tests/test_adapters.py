@@ -147,7 +147,8 @@ def test_settings_that_are_no_settings_are_refused(adapter: Path, text: str) -> 
 def test_an_adapter_for_another_base_is_refused_with_the_reason(adapter: Path, tmp_path: Path, other: dict[str, int], says: str) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2} | other
+    usual = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = usual | other
     LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path / "base")
     (reason,) = vet(adapter, describe_base(tmp_path / "base")).reasons
     assert says in reason
@@ -297,9 +298,18 @@ def test_the_least_recently_used_leaves_first_when_memory_is_short(adapters: Ada
 
 
 def test_another_base_in_the_same_data_folder_is_refused_not_mixed(adapters: Adapters, adapter: Path, db: Any, home: Path) -> None:
+    from storage.tables import Answer, Prompt, PromptSet
+
     adapters.register(adapter, "one", None)
     adapters.use("one", None)
     adapters.reconcile()
+    arm = Answers(db, ScriptedEngine(), adapters).arms()[0]
+    with db.write() as session:
+        session.add(PromptSet(id=1, name="s"))
+        session.flush()
+        session.add(Prompt(id=1, set_id=1, split="test", instruction="x", content_hash="x"))
+        session.flush()
+        session.add(Answer(arm_id=arm.id, prompt_id=1, text="x", base_hash="scripted:none:none"))
 
     class Other(ScriptedEngine):
         def identity(self) -> Any:
@@ -308,9 +318,33 @@ def test_another_base_in_the_same_data_folder_is_refused_not_mixed(adapters: Ada
             return replace(super().identity(), base_hash="another")
 
     moved = Adapters(db, home, Other(), base="embedded")
-    with pytest.raises(Conflict, match="another base model"):
+    with pytest.raises(Conflict, match=r"another base model \(scripted, now another\)"):
         moved.reconcile()
     assert moved.adapter("one").status == "registered"
+    Adapters(db, home, ScriptedEngine()).reconcile()
+
+
+def test_a_repaired_adapter_may_leave_quarantine_and_a_broken_one_may_not(adapters: Adapters, adapter: Path, home: Path) -> None:
+    view = adapters.register(adapter, "one", None)
+    stored = home / "adapters" / view.content_hash / "adapter_model.safetensors"
+    whole = stored.read_bytes()
+    os.chmod(stored, 0o600)
+    stored.write_bytes(whole[:-10])
+    adapters.want("one", True, None)
+    adapters.reconcile()
+    with pytest.raises(Refused, match=r"stays in quarantine.*cut off"):
+        adapters.want("one", True, None)
+    stored.write_bytes(whole)
+    adapters.want("one", True, None)
+    adapters.reconcile()
+    assert adapters.adapter("one").resident
+
+
+def test_an_adapter_removed_while_it_loads_stays_removed(adapters: Adapters, adapter: Path) -> None:
+    view = adapters.register(adapter, "one", None)
+    adapters.remove("one", None)
+    adapters._mark(view.id, status="quarantined")
+    assert adapters.adapters() == []
 
 
 def test_without_an_engine_adapters_are_listed_but_not_loaded(db: Any, home: Path, adapter: Path) -> None:

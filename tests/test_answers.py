@@ -169,6 +169,28 @@ def test_a_cancelled_job_stops_and_keeps_what_it_has(house: House, engine: Count
     assert engine.asked == BATCH
 
 
+def test_a_batch_under_way_stops_soon_and_keeps_what_is_complete(home: Path, db: Any) -> None:
+    def script(request: Request) -> str:
+        return "short" if "Question 0?" in request.messages[-1].content else "word " * 250
+
+    house = furnish(home, db, Counting(answers=script, delay=0.05))
+    job = house.answers.start("set", "test", ["base"], None)
+    begun = time.monotonic()
+    house.answers.run(job, should_stop=lambda: time.monotonic() > begun + 1)
+    assert time.monotonic() < begun + 6
+    assert jobs.one(db, job).status == "queued"
+    assert [row.text for row in stored(house)] == ["short"]
+
+
+def test_an_engine_stopped_with_the_app_puts_the_job_back(home: Path, db: Any) -> None:
+    engine = Counting(delay=0.05)
+    house = furnish(home, db, engine)
+    job = house.answers.start("set", "test", ["base"], None)
+    threading.Timer(0.3, engine.close).start()
+    house.answers.run(job, should_stop=lambda: engine._closed)
+    assert jobs.one(db, job).status == "queued"
+
+
 def test_one_prompt_that_fails_does_not_take_the_others_along(home: Path, db: Any) -> None:
     def script(request: Request) -> str:
         if "Question 3?" in request.messages[-1].content:

@@ -201,30 +201,52 @@ def test_unloading_waits_for_the_rows_that_use_the_adapter(engine: Any, tiny_bas
 
 def test_an_error_in_a_step_fails_its_rows_and_the_engine_lives_on(engine: Any) -> None:
     before = texts(run(engine, [ask("Hi")]))
-    whole = engine._residents.forward
+    whole = engine._batch("")._forward
 
     def broken(*args: Any, **inputs: Any) -> Any:
-        raise RuntimeError("device-side assert")
+        raise RuntimeError("shape mismatch")
 
-    engine._batches.clear()
-    engine._residents.forward = broken
+    engine._batch("")._forward = broken
     events = run(engine, [ask("Hi"), ask("Ho")])
     assert [type(event) for event in events] == [Failed, Failed]
-    assert "device-side" not in events[0].error
-    engine._batches.clear()
-    engine._residents.forward = whole
+    assert "shape" not in events[0].error
+    engine._batch("")._forward = whole
     assert texts(run(engine, [ask("Hi")])) == before
 
 
-def test_lack_of_memory_is_named(engine: Any) -> None:
+def test_a_device_that_computes_no_more_stops_the_engine_in_words(engine: Any) -> None:
+    def broken(*args: Any, **inputs: Any) -> Any:
+        raise RuntimeError("device-side assert")
+
+    engine._residents.forward = engine._batch("")._forward = broken
+    assert isinstance(run(engine, [ask("Hi")])[0], Failed)
+    deadline = time.monotonic() + 20
+    while engine.status().state == "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(Unavailable, match="Restart the app"):
+        engine.identity()
+
+
+def test_an_error_outside_the_steps_fails_everybody_and_the_engine_lives_on(engine: Any) -> None:
+    usual, engine._that_fit = engine._that_fit, None
+    assert [type(event) for event in run(engine, [ask("Hi"), ask("Ho")])] == [Failed, Failed]
+    engine._that_fit = usual
+    assert texts(run(engine, [ask("Hi")]))
+
+
+def test_lack_of_memory_is_named_and_passes(engine: Any) -> None:
     import torch
+
+    whole = engine._batch("")._forward
 
     def full(*args: Any, **inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine._batches.clear()
-    engine._residents.forward = full
+    engine._batch("")._forward = full
     assert "memory" in run(engine, [ask("Hi")])[0].error
+    engine._batch("")._forward = whole
+    assert texts(run(engine, [ask("Hi")]))
 
 
 def test_a_changed_base_stops_the_engine(engine: Any, tiny_base: Path, tmp_path: Path) -> None:

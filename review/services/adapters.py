@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[^\W_][\w .+-]{0,63}")
 RESERVED = ("base", "human", "none")
 IN_USE = "in_use"
-BASE_HASH = "base_hash"
 IN_MEMORY = 2  # bytes in memory for each on disk: adapters saved in half precision are kept in float32
 
 
@@ -60,6 +59,7 @@ class Adapters:
         self._db, self._home, self._engine, self._base = db, home, engine, base
         self._budget = memory_mb * 2**20
         self._loading = threading.Lock()  # one adapter at a time goes in or out
+        self._base_checked = ""
         self._used: dict[int, float] = {}  # adapter id -> when it last answered, for the budget
 
     def vet(self, path: Path) -> Vetted:
@@ -86,17 +86,14 @@ class Adapters:
                 "Train it again on this base."
             )
         with reading(self._db) as session:
-            twin = queries.adapter_of_content(session, facts.content_hash)
-        if twin:
-            raise Conflict(f"The same adapter is registered already, as {twin.name}. Use that one.")
+            _must_be_new(session, name, facts.content_hash)
         folder = install(path, self._home / "adapters", facts)
         row = Adapter(
             name=name, title=title, folder=folder.name, content_hash=facts.content_hash, method=facts.method, rank=facts.rank,
             alpha=facts.alpha, targets=list(facts.targets), bytes=facts.bytes, base_hash=facts.base_hash, run_id=run_id, created_by=by,
         )  # fmt: skip
         with writing(self._db) as session:
-            if name.casefold() in queries.names_taken(session):
-                raise Conflict(f"The name {name} is taken. Choose another.")
+            _must_be_new(session, name, facts.content_hash)
             session.add(row)
             audit(session, time.time(), by, "adapter registered", name=name, content=facts.content_hash)
         return self.adapter(name)
@@ -115,11 +112,18 @@ class Adapters:
         """Ask for an adapter to be in memory, or not; a running app follows within a second or two."""
         with writing(self._db) as session:
             row = self._row(session, name)
-            if resident:
-                _must_be_usable(row)
+            if resident and row.status == "quarantined":
+                self._try_again(row)
             row.wanted = resident
             session.add(row)
             audit(session, time.time(), by, "adapter wanted" if resident else "adapter not wanted", name=name)
+
+    def _try_again(self, row: Adapter) -> None:
+        """Out of quarantine, where its files are good for the base there is now; loading it looks closer."""
+        verdict = self.vet(self._folder(row))
+        if not verdict.ok:
+            raise Refused(f"{row.name} stays in quarantine: {' '.join(verdict.reasons)}")
+        row.status, row.status_reason = "registered", ""
 
     def use(self, name: str | None, by: int | None) -> None:
         """Put an adapter in use: first in chat and in new studies. None: the base alone."""
@@ -152,18 +156,17 @@ class Adapters:
             discard(folder)
 
     def check_base(self) -> Identity:
-        """The engine's identity. Raises Conflict where this data folder's answers and adapters belong to another base."""
+        """The engine's identity. Raises Conflict where answers in this data folder come from another base: they would be compared."""
         identity = self._the_engine().identity()
-        with reading(self._db) as session:
-            known = queries.setting(session, BASE_HASH)
-        if known is None:
-            with writing(self._db) as session:
-                queries.put_setting(session, BASE_HASH, identity.base_hash)
-        elif known != identity.base_hash:
-            raise Conflict(
-                f"This data folder belongs to another base model ({known}, now {identity.base_hash}). "
-                "Set TIEBREAK_BASE back, or TIEBREAK_HOME to a new folder."
-            )
+        if self._base_checked != identity.base_hash:
+            with reading(self._db) as session:
+                other = queries.answer_of_another_base(session, identity.base_hash)
+            if other:
+                raise Conflict(
+                    f"The answers in this data folder come from another base model ({other}, now {identity.base_hash}). "
+                    "Set TIEBREAK_BASE back, or TIEBREAK_HOME to a new folder."
+                )
+            self._base_checked = identity.base_hash
         return identity
 
     def bring(self, adapter_id: int) -> str:
@@ -176,11 +179,11 @@ class Adapters:
             raise NotFound("That adapter has been removed. Choose another.")
         _must_be_usable(row)
         self._used[adapter_id] = time.monotonic()
+        if not row.wanted:
+            self._mark(adapter_id, wanted=True)  # first, or the caretaker would take it out again
         if row.content_hash not in engine.adapters():
             self._make_room(row)
             self._load(row)
-        if not row.wanted:
-            self._mark(adapter_id, wanted=True)
         return row.content_hash
 
     def reconcile(self) -> None:
@@ -249,7 +252,7 @@ class Adapters:
     def _mark(self, adapter_id: int | None, **changes: object) -> None:
         with writing(self._db) as session:
             row = session.get(Adapter, adapter_id)
-            if row is not None:
+            if row is not None and row.status != "removed":
                 for key, value in changes.items():
                     setattr(row, key, value)
                 session.add(row)
@@ -277,6 +280,13 @@ class Adapters:
         if row is None:
             raise NotFound(f"There is no adapter {name}. Look at the list of adapters for the right name.")
         return row
+
+
+def _must_be_new(session: Session, name: str, content_hash: str) -> None:
+    if twin := queries.adapter_of_content(session, content_hash):
+        raise Conflict(f"The same adapter is registered already, as {twin.name}. Use that one.")
+    if name.casefold() in queries.names_taken(session):
+        raise Conflict(f"The name {name} is taken. Choose another.")
 
 
 def _must_be_usable(row: Adapter) -> None:

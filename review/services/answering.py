@@ -3,7 +3,7 @@
 Must not know torch, screens or how a job is chosen.
 """
 
-import logging
+import time
 from collections.abc import Callable, Sequence
 
 from ft.engine import BASE, Done, Engine, Failed, Identity, Request
@@ -17,9 +17,9 @@ from storage.database import Database
 from storage.queries import arms as queries
 from storage.tables import Answer, Arm, Prompt
 
-log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 BATCH = 8  # rows: small, so that people who wait are never far behind
+LOOK_SECONDS = 0.5  # how often a batch looks whether it is to stop
 TRIES = 2  # an adapter may be unloaded between being brought and being used
 
 
@@ -28,11 +28,18 @@ class Answering:
         self._db, self._engine, self._adapters = db, engine, adapters
 
     def run(self, job_id: int, should_stop: Callable[[], bool], progress: Progress) -> None:
-        """Do a claimed job. Ends it as finished, failed or cancelled; puts it back where `should_stop` says so."""
+        """Do a claimed job. Ends it as finished or failed; puts it back where `should_stop` says so; a cancelled one stays cancelled."""
+
+        def told_to_stop() -> bool:
+            return should_stop() or jobs.one(self._db, job_id).status == "cancelled"
+
         try:
-            message = self._answer_all(job_id, should_stop, progress)
+            message = self._answer_all(job_id, told_to_stop, progress)
         except UserError as error:
-            jobs.end(self._db, job_id, "failed", str(error))
+            if told_to_stop():
+                jobs.end(self._db, job_id, "queued")  # the engine was stopped with the app
+            else:
+                jobs.end(self._db, job_id, "failed", str(error))
         except BaseException:
             jobs.end(self._db, job_id, "failed", "Answering stopped on an unexpected error. The app's log has the details.")
             raise
@@ -50,11 +57,11 @@ class Answering:
         before, failed, first = total - len(missing), 0, ""
         jobs.change(self._db, job_id, total=total, done=before)
         for at in range(0, len(missing), BATCH):
-            if jobs.one(self._db, job_id).status == "cancelled":
-                return ""
             if should_stop():
                 return None
-            errors = self._batch(missing[at : at + BATCH], arms)
+            errors = self._batch(missing[at : at + BATCH], arms, should_stop)
+            if errors and should_stop():
+                return None
             failed += len(errors)
             first = first or next(iter(errors), "")
             done = before + min(at + BATCH, len(missing))
@@ -73,27 +80,29 @@ class Answering:
             missing = queries.unanswered(session, found.id or 0, str(spec["split"]), list(arms)) if found else []
         return arms, missing
 
-    def _batch(self, pairs: Sequence[tuple[int, int]], arms: dict[int, Arm]) -> list[str]:
-        """Answer and store these (prompt, arm) pairs. Returns the errors."""
+    def _batch(self, pairs: Sequence[tuple[int, int]], arms: dict[int, Arm], should_stop: Callable[[], bool]) -> list[str]:
+        """Answer and store these (prompt, arm) pairs. Returns the errors, one for each that has no answer."""
         with reading(self._db) as session:
             prompts = queries.prompts(session, [prompt for prompt, _ in pairs])
         written = [(prompts[p], arms[a]) for p, a in pairs if arms[a].kind == "human"]
         ready = [_reference(prompt, arm) for prompt, arm in written]
         asked = [(prompts[p], arms[a]) for p, a in pairs if arms[a].kind != "human"]
         errors: list[str] = []
-        for attempt in range(TRIES):
+        for _ in range(TRIES):
             if not asked:
                 break
-            answers, failures = self._ask(asked)
+            answers, failures = self._ask(asked, should_stop)
             ready += answers
             asked = [(prompt, arm) for prompt, arm, _ in failures]
             errors = [error for _, _, error in failures]
-            if attempt == 0 and errors:
-                log.info("asking again after: %s", errors[0])
+            if errors and should_stop():
+                break
         self._store(ready)
         return errors
 
-    def _ask(self, asked: Sequence[tuple[Prompt, Arm]]) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
+    def _ask(
+        self, asked: Sequence[tuple[Prompt, Arm]], should_stop: Callable[[], bool]
+    ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
         self._engine.wait_ready()
         identity = self._adapters.check_base()
         names = {arm.id: self._adapters.bring(arm.adapter_id) if arm.adapter_id else BASE for _, arm in asked}
@@ -106,12 +115,17 @@ class Answering:
             for key, (prompt, arm) in by_id.items()
         ]  # fmt: skip
         answers, failures = [], []
-        for event in self._engine.generate(requests):
+        stream, look = self._engine.generate(requests), time.monotonic() + LOOK_SECONDS
+        for event in stream:
             if isinstance(event, Done):
-                answers.append(_answer(*by_id[event.request_id], event, identity))
+                answers.append(_answer(*by_id.pop(event.request_id), event, identity))
             elif isinstance(event, Failed):
-                failures.append((*by_id[event.request_id], event.error))
-        return answers, failures
+                failures.append((*by_id.pop(event.request_id), event.error))
+            if time.monotonic() > look:
+                look = time.monotonic() + LOOK_SECONDS
+                if should_stop():
+                    stream.close()
+        return answers, failures + [(*left, "It was stopped.") for left in by_id.values()]
 
     def _store(self, answers: Sequence[Answer]) -> None:
         with writing(self._db) as session:

@@ -94,6 +94,13 @@ def live_answer(session: Session, arm_id: int, prompt_id: int) -> Answer | None:
     ).first()
 
 
+def answer_of_another_base(session: Session, base_hash: str) -> str:
+    """Base hash of some live answer that this base did not give, or ""."""
+    query = select(Answer.base_hash).where(Answer.base_hash != "", col(Answer.voided_at).is_(None))
+    found = session.exec(query.where(col(Answer.base_hash).not_like(f"{base_hash}:%")).limit(1)).first()
+    return found.partition(":")[0] if found else ""
+
+
 def jobs(session: Session, limit: int = 50) -> list[Job]:
     """Newest first."""
     return list(session.exec(select(Job).order_by(col(Job.id).desc()).limit(limit)))
