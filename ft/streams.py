@@ -1,13 +1,14 @@
-"""The reading end of one `generate` call: events from the engine's thread to whoever asked, and word back when nobody listens any more.
+"""One `generate` call: its rows on the engine's side, its stream of events on the asking side, and word back when nobody listens.
 
 Light. Must not know models or batches.
 """
 
 import queue
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from ft.engine import Done, Event, Failed
+from ft.engine import Delta, Done, Event, Failed, Request
 
 Events = queue.SimpleQueue[Event]
 
@@ -41,3 +42,21 @@ class EventStream(Generator[Event, None, None]):
 
     def __del__(self) -> None:
         self.close()
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One `generate`: `fresh` requests are not encoded yet, `waiting` rows are; `events` is where events go."""
+
+    background: bool
+    fresh: list[Request] = field(default_factory=list)
+    waiting: list[Any] = field(default_factory=list)
+    events: Events = field(default_factory=queue.SimpleQueue)
+    cancelled: bool = False
+
+    def requests(self) -> list[Request]:
+        return [*self.fresh, *(row.request for row in self.waiting)]
+
+    def put(self, event: Delta | Done | Failed) -> None:
+        if not self.cancelled:
+            self.events.put(event)

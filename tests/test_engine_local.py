@@ -33,7 +33,8 @@ def endless(engine: Any) -> Any:
     """Never stop by itself: the tiny model's answers would end at a random token."""
     from dataclasses import replace
 
-    engine._base = replace(engine._base, stop_tokens=frozenset())
+    engine._gathering._base = replace(engine._gathering._base, stop_tokens=frozenset())
+    engine._gathering._batches.clear()
     return engine
 
 
@@ -56,7 +57,7 @@ def test_people_do_not_wait_for_background_work(engine: Any) -> None:
     stream = engine.generate(job)
     next(stream)
     assert texts(run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=3))]))
-    assert any(batch.rows for batch in engine._batches.values()), "the background work had ended before, so nothing was shown"
+    assert any(batch.rows for batch in engine._gathering._batches.values()), "the background work had ended before, so nothing was shown"
     stream.close()
 
 
@@ -65,18 +66,19 @@ def test_background_work_never_takes_every_place(engine: Any) -> None:
     streams = [engine.generate([Request(f"{n}", messages_for("x"), decode=LONG, background=True)]) for n in range(30)]
     for stream in streams[:4]:
         next(stream)
-    assert sum(len(batch.rows) for batch in engine._batches.values()) <= engine._max_rows // 2
+    assert sum(len(batch.rows) for batch in engine._gathering._batches.values()) <= engine._gathering.max_rows // 2
     for stream in streams:
         assert isinstance(list(stream)[-1], Done)
 
 
 def test_more_rows_than_fit_are_all_answered(engine: Any) -> None:
-    assert len(texts(run(engine, [ask("Hi", name=str(n)) for n in range(engine._max_rows * 2 + 3)]))) == engine._max_rows * 2 + 3
+    count = engine._gathering.max_rows * 2 + 3
+    assert len(texts(run(engine, [ask("Hi", name=str(n)) for n in range(count)]))) == count
 
 
 def test_rows_wait_while_the_cache_is_full(engine: Any) -> None:
     endless(engine)
-    engine._max_tokens = 700
+    engine._gathering.max_tokens = 700
     requests = [ask(text, decode=LONG, name=f"{n}{text}") for n in range(3) for text in QUESTIONS]
     alone = texts(run(engine, requests[:1]))
     got: dict[str, str] = {}
@@ -138,7 +140,7 @@ def test_a_closed_stream_frees_its_row_at_once(engine: Any) -> None:
     next(stream)
     stream.close()
     deadline = time.monotonic() + 2
-    while any(batch.rows for batch in engine._batches.values()):
+    while any(batch.rows for batch in engine._gathering._batches.values()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -201,16 +203,16 @@ def test_unloading_waits_for_the_rows_that_use_the_adapter(engine: Any, tiny_bas
 
 def test_an_error_in_a_step_fails_its_rows_and_the_engine_lives_on(engine: Any) -> None:
     before = texts(run(engine, [ask("Hi")]))
-    whole = engine._batch("")._forward
+    whole = engine._gathering._batch("")._forward
 
     def broken(*args: Any, **inputs: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    engine._batch("")._forward = broken
+    engine._gathering._batch("")._forward = broken
     events = run(engine, [ask("Hi"), ask("Ho")])
     assert [type(event) for event in events] == [Failed, Failed]
     assert "shape" not in events[0].error
-    engine._batch("")._forward = whole
+    engine._gathering._batch("")._forward = whole
     assert texts(run(engine, [ask("Hi")])) == before
 
 
@@ -218,7 +220,7 @@ def test_a_device_that_computes_no_more_stops_the_engine_in_words(engine: Any) -
     def broken(*args: Any, **inputs: Any) -> Any:
         raise RuntimeError("device-side assert")
 
-    engine._residents.forward = engine._batch("")._forward = broken
+    engine._residents.forward = engine._gathering._batch("")._forward = broken
     assert isinstance(run(engine, [ask("Hi")])[0], Failed)
     deadline = time.monotonic() + 20
     while engine.status().state == "ready":
@@ -229,23 +231,23 @@ def test_a_device_that_computes_no_more_stops_the_engine_in_words(engine: Any) -
 
 
 def test_an_error_outside_the_steps_fails_everybody_and_the_engine_lives_on(engine: Any) -> None:
-    usual, engine._that_fit = engine._that_fit, None
+    usual, engine._gathering._that_fit = engine._gathering._that_fit, None
     assert [type(event) for event in run(engine, [ask("Hi"), ask("Ho")])] == [Failed, Failed]
-    engine._that_fit = usual
+    engine._gathering._that_fit = usual
     assert texts(run(engine, [ask("Hi")]))
 
 
 def test_lack_of_memory_is_named_and_passes(engine: Any) -> None:
     import torch
 
-    whole = engine._batch("")._forward
+    whole = engine._gathering._batch("")._forward
 
     def full(*args: Any, **inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine._batch("")._forward = full
+    engine._gathering._batch("")._forward = full
     assert "memory" in run(engine, [ask("Hi")])[0].error
-    engine._batch("")._forward = whole
+    engine._gathering._batch("")._forward = whole
     assert texts(run(engine, [ask("Hi")]))
 
 
@@ -253,7 +255,7 @@ def test_a_changed_base_stops_the_engine(engine: Any, tiny_base: Path, tmp_path:
     import torch
 
     with torch.no_grad():
-        engine._base.model.lm_head.weight.mul_(1.5)
+        engine._gathering._base.model.lm_head.weight.mul_(1.5)
     with pytest.raises(Unavailable, match="no longer as it was loaded"):
         engine.load("one", make_adapter(tmp_path / "one", tiny_base))
     assert engine.status().state == "failed"
@@ -296,7 +298,7 @@ def test_a_dropped_stream_is_cancelled(engine: Any) -> None:
     assert isinstance(next(stream), Delta)
     del stream
     time.sleep(0.2)
-    assert not any(batch.rows for batch in engine._batches.values())
+    assert not any(batch.rows for batch in engine._gathering._batches.values())
 
 
 def test_importing_the_engine_imports_no_torch() -> None:
@@ -309,4 +311,4 @@ def test_importing_the_engine_imports_no_torch() -> None:
 
 
 def test_the_template_of_the_tiny_base_is_the_one_tested(engine: Any) -> None:
-    assert engine._base.tokenizer.chat_template == CHAT
+    assert engine._gathering._base.tokenizer.chat_template == CHAT
