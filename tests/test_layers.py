@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"ft", "review", "storage", "app", "demo", "bench"}
 TORCH_FAMILY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"}
-TORCH_SIDE = {f"ft.{name}" for name in ("models", "decoding", "gathering", "residents", "engine_local", "losses", "watch", "trainer", "train")}
+TORCH_FILES = ("models", "decoding", "gathering", "residents", "engine_local", "losses", "watch", "trainer", "train")
+TORCH_SIDE = {f"ft.{name}" for name in TORCH_FILES}
 
 
 @dataclass(frozen=True)
