@@ -3,13 +3,29 @@
 A one-time link is shown once, to the admin who made it, and kept nowhere. Must not know how people or backups are stored.
 """
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ft.errors import BadInput
-from review.screens.parts import ROLE_WORDS, acts, badge, block, empty_state, escape, note, on_load, page, progress_bar, table
+from review.screens.parts import (
+    QUICK,
+    ROLE_WORDS,
+    SLOW,
+    actions,
+    acts,
+    badge,
+    block,
+    empty_state,
+    escape,
+    heading,
+    note,
+    on_load,
+    page,
+    progress_bar,
+    table,
+    when,
+)
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -59,13 +75,13 @@ def engine_html(health: "Health") -> str:
     return f"<p>{badge(word, tone)} {escape(status.message)}</p>"
 
 
-def health_html(health: "Health") -> str:
+def health_html(health: "Health", adapters: list[str]) -> str:
     known = health.identity
     facts = [
         ("Disk", f"{size(health.disk_free)} free of {size(health.disk_total)}"),
         ("Data folder", health.home),
         ("Database", f"{health.database} ({size(health.database_bytes)})"),
-        ("Adapters in memory", ", ".join(health.adapters) or "none"),
+        ("Adapters in memory", ", ".join(adapters) or "none"),
     ]
     if known:
         facts += [
@@ -84,12 +100,12 @@ def health_html(health: "Health") -> str:
 
 def backups_html(backups: "list[BackupView]") -> str:
     if not backups:
-        return empty_state("No backup yet.", "Make one: it holds every vote, study, prompt and person")
+        return empty_state("No backup yet. Make the first one below.")
     rows = [
         [
             f'<a href="/download/backups/{escape(backup.name)}" download>{escape(backup.name)}</a>',
             size(backup.bytes),
-            time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(backup.made_at)),
+            when(backup.made_at),
         ]
         for backup in backups
     ]
@@ -99,7 +115,7 @@ def backups_html(backups: "list[BackupView]") -> str:
 def build(house: "House") -> gr.Blocks:
     """The blocks of /admin."""
     with gr.Blocks(title="Admin · Tiebreak", analytics_enabled=False, fill_width=True) as blocks:
-        page(house, "admin", "People, health and backups")
+        page(house, "admin", "Admin")
         with gr.Tabs():
             with gr.Tab("People"):
                 _people(house)
@@ -110,27 +126,22 @@ def build(house: "House") -> gr.Blocks:
     return blocks
 
 
-def _quick() -> dict[str, Any]:
-    return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-
 def _people(house: "House") -> None:
+    heading("People", "A role counts from the person's next click. Whoever may ask the models by name does not judge them blind.")
     listed = block(elem_id="tb-people", min_height=80)
-    link = block(elem_id="tb-link-place")
-    with gr.Row(equal_height=False):
-        with gr.Group():
-            name = gr.Textbox(label="Name of a new person", max_length=80, elem_id="new-name")
-            role = gr.Dropdown(ROLES, value="reviewer", label="Role", elem_id="new-role", filterable=False)
-            add = gr.Button("Add and make a sign-in link", variant="primary", elem_id="add-person")
-        with gr.Group():
-            chosen = gr.Dropdown([], label="A person who is here already", elem_id="chosen-person", value=None, allow_custom_value=True)
-            new_role = gr.Dropdown(ROLES, value="reviewer", label="New role", elem_id="changed-role", filterable=False)
-            with gr.Row():
-                make_link = gr.Button("New sign-in link", elem_id="make-link")
-                change = gr.Button("Change role", elem_id="change-role")
-            with gr.Row():
-                disable = gr.Button("Disable", variant="stop", elem_id="disable-person")
-                enable = gr.Button("Enable", elem_id="enable-person")
+    with actions():
+        chosen = gr.Dropdown([], label="Person", elem_id="chosen-person", value=None, allow_custom_value=True, scale=2)
+        new_role = gr.Dropdown(ROLES, value="reviewer", label="New role", elem_id="changed-role", filterable=False)
+        change = gr.Button("Change role", elem_id="change-role")
+        make_link = gr.Button("New sign-in link", elem_id="make-link")
+        enable = gr.Button("Enable", elem_id="enable-person")
+        disable = gr.Button("Disable", variant="stop", elem_id="disable-person")
+    heading("Add a person", "They sign in with a link that works once.")
+    with actions():
+        name = gr.Textbox(label="Name", max_length=80, elem_id="new-name", scale=2)
+        role = gr.Dropdown(ROLES, value="reviewer", label="Role", elem_id="new-role", filterable=False)
+        add = gr.Button("Add and make a link", variant="primary", elem_id="add-person")
+    link = block(elem_id="tb-link-place", min_height=24)
     shown = [listed, chosen]
 
     def listing(selected: str | None = None) -> list[Any]:
@@ -171,11 +182,11 @@ def _people(house: "House") -> None:
         return listing(whom)
 
     on_load(show_people, outputs=shown)
-    add.click(add_person, [name, role], [*shown, link, name], **_quick())
-    make_link.click(show_link, [chosen], [link], **_quick())
-    change.click(change_role, [chosen, new_role], shown, **_quick())
-    disable.click(disable_person, [chosen], shown, **_quick())
-    enable.click(enable_person, [chosen], shown, **_quick())
+    add.click(add_person, [name, role], [*shown, link, name], **SLOW)
+    make_link.click(show_link, [chosen], [link], **SLOW)
+    change.click(change_role, [chosen, new_role], shown, **SLOW)
+    disable.click(disable_person, [chosen], shown, **SLOW)
+    enable.click(enable_person, [chosen], shown, **SLOW)
 
 
 def _named(whom: str | None) -> str:
@@ -185,19 +196,22 @@ def _named(whom: str | None) -> str:
 
 
 def _health(house: "House") -> None:
+    heading("Health")
     facts = block(elem_id="tb-health", min_height=240)
 
-    @acts(house, "admin")
+    @acts(house, "admin", quiet=True)
     def show_health(person: "UserView") -> str:
-        return health_html(house.upkeep.health())
+        return health_html(house.upkeep.health(), [one.name for one in house.adapters.adapters() if one.resident])
 
     on_load(show_health, outputs=[facts])
-    gr.Timer(10).tick(show_health, None, [facts], **_quick())
+    gr.Timer(10).tick(show_health, None, [facts], **QUICK)
 
 
 def _backups(house: "House") -> None:
+    heading("Backups", "Each holds every vote, study, prompt and person. The adapters' files lie in the data folder beside it.")
     listed = block(elem_id="tb-backups", min_height=80)
-    make = gr.Button("Make a backup now", variant="primary", elem_id="make-backup")
+    with actions():
+        make = gr.Button("Make a backup now", variant="primary", elem_id="make-backup")
 
     @acts(house, "admin")
     def show_backups(person: "UserView") -> str:
@@ -210,4 +224,4 @@ def _backups(house: "House") -> None:
         return backups_html(house.upkeep.backups())
 
     on_load(show_backups, outputs=[listed])
-    make.click(make_backup, None, [listed], api_visibility="private")
+    make.click(make_backup, None, [listed], **SLOW)

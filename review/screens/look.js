@@ -1,4 +1,4 @@
-/* Every page: light or dark, kept in this browser. No requests, no text from the server. */
+/* Every page: light or dark, kept in this browser; and what the server refuses is said, where Gradio stays silent. No requests of its own. */
 (() => {
   if (window.tbLook) return;
   window.tbLook = true;
@@ -23,4 +23,37 @@
     const tab = target.closest("[data-tb-tab]");
     if (tab) document.getElementById(`${tab.dataset.tbTab}-button`)?.click();
   });
+  /* Gradio drops the errors of events that pass the queue: a refused vote would look like a dead button. */
+  const said = new Map();
+  const say = (title, words) => {
+    if (Date.now() - (said.get(words) ?? 0) < 8000) return;
+    said.set(words, Date.now());
+    const toast = document.createElement("div");
+    toast.className = "tb-toast";
+    toast.setAttribute("role", "alert");
+    for (const [tag, text] of [["b", title], ["p", words]]) toast.appendChild(document.createElement(tag)).textContent = text;
+    const close = toast.appendChild(document.createElement("button"));
+    close.textContent = "Close";
+    close.className = "tb-quiet";
+    close.onclick = () => toast.remove();
+    (document.querySelector(".gradio-container") ?? document.body).appendChild(toast);
+    setTimeout(() => toast.remove(), 10000);
+  };
+  const plain = (html) => new DOMParser().parseFromString(html, "text/html").documentElement.textContent;
+  const ask = window.fetch;
+  window.fetch = async (...given) => {
+    const direct = String(given[0]?.url ?? given[0]).includes("/run/predict");
+    let reply;
+    try { reply = await ask(...given); } catch (error) {
+      if (direct) say("No answer", "The server cannot be reached. What is saved stays saved; try again in a moment.");
+      throw error;
+    }
+    if (direct && !reply.ok) {
+      reply.clone().json().then((body) => {
+        if (body.detail) say("That did not work", String(body.detail));
+        else if (body.visible !== false) say(plain(body.title || "That did not work"), plain(body.error || "Something went wrong. Try again."));
+      }, () => {});
+    }
+    return reply;
+  };
 })();

@@ -25,7 +25,6 @@ class Health:
 
     engine: Status
     identity: Identity | None
-    adapters: tuple[str, ...]
     home: str
     disk_free: int
     disk_total: int
@@ -56,7 +55,6 @@ class Upkeep:
         return Health(
             engine=status,
             identity=self._identity() if status.state == "ready" else None,
-            adapters=tuple(sorted(self._engine.adapters())),
             home=str(self._settings.home),
             disk_free=disk.free,
             disk_total=disk.total,

@@ -96,6 +96,22 @@ def test_the_vote_buttons_are_not_covered(site: Site, browser: Any) -> None:
         assert first
 
 
+def test_a_vote_that_is_refused_says_so(site: Site, browser: Any) -> None:
+    """Gradio's own page drops the errors of events that pass the queue."""
+    [study] = site.house.studies.studies()
+    with opened(site, browser, "Rita") as (page, _, _):
+        page.goto("/review")
+        page.wait_for_selector("[data-pair]")
+        site.house.studies.pause(study.name)
+        try:
+            page.click("#vote-tie")
+            page.wait_for_selector(".tb-toast", timeout=5000)
+            assert "not stored" in page.inner_text(".tb-toast")
+            assert "Saved" not in page.inner_text("#tb-status")
+        finally:
+            site.house.studies.open(study.name)
+
+
 def test_a_page_of_ours_has_no_trouble_with_its_own_policy(site: Site, browser: Any) -> None:
     """The policy is strict enough to matter and loose enough to work: nothing of ours is blocked."""
     for name, path in (("Rita", "/review"), ("Erik", "/lab"), ("Ada", "/admin"), ("Sam", "/nothing-here")):
