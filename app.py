@@ -3,14 +3,16 @@
 Must not import torch or anything that does: the first page comes before the model.
 """
 
+import errno
 import fcntl
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Annotated, Any
@@ -21,6 +23,7 @@ from ft.errors import BadInput, Conflict, Unavailable, UserError
 from review.settings import Settings
 
 GRACE_SECONDS = 3
+CONNECTIONS = 1000
 FIRST_PAGE_SECONDS = 2.0
 PAGES = ("/login", "/review", "/lab", "/boards", "/admin")
 SHOWN_ROLES = {"reviewer": "reviewer", "engineer": "engineer", "viewer": "stakeholder", "admin": "admin"}
@@ -35,6 +38,7 @@ def serve(
     settings = replace(settings, host=host or settings.host, port=port or settings.port)
     os.umask(0o077)
     signal.signal(signal.SIGTERM, _end)
+    tempfile.tempdir = str(settings.folder("uploads"))  # a large upload must not fill /tmp, which is often memory
     with only_server(settings), listening(settings) as listener:
         run_server(settings, listener)
 
@@ -80,7 +84,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         except PermissionError as error:
             raise Unavailable(f"Port {settings.port} needs more rights. Set TIEBREAK_PORT to a number above 1023.") from error
         except OSError as error:
-            words = "is taken by another program" if error.errno == 98 else f"cannot be used ({error.strerror})"
+            words = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
             raise Unavailable(f"Port {settings.port} on {settings.host} {words}. Set TIEBREAK_PORT to a free one.") from error
         yield listener
 
@@ -101,14 +105,15 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
 
         def open_model() -> None:
             served.wait(FIRST_PAGE_SECONDS)
-            house.engine.open()
+            with suppress(Unavailable):  # its status says so on every page that needs it
+                house.engine.open()
             caretaker.start()
 
         opening = threading.Thread(target=open_model, name="open-model", daemon=True)
         guard = build_app(house, started=opening.start, stopped=caretaker.stop)
         config = uvicorn.Config(
             noticing(guard, served), log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-            timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, lifespan="on",
+            timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, limit_concurrency=CONNECTIONS, lifespan="on",
         )  # fmt: skip
 
         class Server(uvicorn.Server):

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ft.errors import NotFound, Refused, TooMany, UserError
 from review import sign_in
-from review.guard import Guard, Mount, Policy, person_of, token_of
+from review.guard import Guard, Mount, Policy, Refusal, person_of, token_of
 from review.guard.policy import known_hosts
 from review.guard.replies import inline_scripts
 from review.screens.mark import MARK
@@ -58,7 +59,17 @@ def build_app(house: House, started: Callable[[], None] = lambda: None, stopped:
     _downloads(app, house)
     _error_pages(app)
     mounts = _mounts(app, house)
-    return Guard(app, _policy(house, cookie, mounts), house.people.who, _refusal)
+
+    def who(token: str) -> UserView | None:
+        try:
+            return house.people.who(token)
+        except UserError as error:
+            raise Refusal(error.status, str(error)) from error
+
+    def room() -> int:
+        return shutil.disk_usage(house.settings.home).free
+
+    return Guard(app, _policy(house, cookie, mounts), who, _refusal, room)
 
 
 def _cookie_name(house: House) -> str:
@@ -125,11 +136,14 @@ def _health(app: FastAPI, house: House) -> None:
         return {"state": "alive"}
 
     @app.get("/ready")
-    def ready() -> JSONResponse:
+    def ready(request: Request) -> JSONResponse:
         """Whether the model can answer. Review and boards work before it can."""
         status = house.engine.status()
-        code = 200 if status.state == "ready" else 503
-        return JSONResponse({"state": status.state, "message": status.message, "share": status.share}, code)
+        told: dict[str, Any] = {"state": status.state, "share": status.share}
+        person = person_of(request.scope)
+        if person is not None and person.role in ("engineer", "admin"):  # the words may name the model, which a reviewer must not read
+            told["message"] = status.message
+        return JSONResponse(told, 200 if status.state == "ready" else 503)
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:

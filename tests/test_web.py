@@ -11,18 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
+from starlette.responses import Response
 
-from review.guard import Mount, Policy, bodies, policy, replies
+from review.guard import Guard, Mount, Policy, bodies, policy, replies
 from review.guard.bindings import Bindings, Tally
 from review.guard.bodies import Refusal
 from review.settings import Settings
 from tests.conftest import ROOT
-from tests.hostile.site import Visitor, free_socket
+from tests.hostile.site import Visitor, free_socket, served
 from tests.tiny import make_base
 
 HEAVY = ("torch", "transformers", "peft", "trl", "evaluate", "datasets", "bitsandbytes", "accelerate")
@@ -316,3 +318,99 @@ class TestPolicy:
 
         assert _cookie_name(SimpleNamespace(settings=Settings(home, public_url="https://t.example.com"))) == "__Host-tiebreak"  # type: ignore[arg-type]
         assert _cookie_name(SimpleNamespace(settings=Settings(home, port=8001))) == "tiebreak-8001"  # type: ignore[arg-type]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """An app that tells what reached it, misbehaves where asked, and claims headers that are the guard's to give."""
+    if scope["path"].endswith("broken"):
+        raise RuntimeError("/secret/path")
+    seen = {name.decode(): value.decode() for name, value in scope["headers"]}
+    body = json.dumps({"headers": seen, "scheme": scope["scheme"]}).encode()
+    given = [
+        (b"content-type", b"application/json"),
+        (b"access-control-allow-origin", b"*"),
+        (b"cache-control", b"public"),
+        (b"server", b"x"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": given})
+    await send({"type": "http.response.body", "body": body})
+
+
+@dataclass(frozen=True)
+class Somebody:
+    id: int = 1
+    name: str = "Rita"
+    role: str = "reviewer"
+
+
+class TestWall:
+    """The guard alone, in front of an app that would tell everything."""
+
+    COOKIES: ClassVar = {"tiebreak": "a-session-token-of-rita"}
+
+    @contextmanager
+    def wall(self, who: Callable[[str], Any] = lambda token: Somebody(), room: int = 1 << 40, **rules: Any) -> Iterator[Visitor]:
+        known = Policy((Mount("/review", ("reviewer",), uploads=True),), (), **rules)
+        guard = Guard(echo, known, who, lambda status, words, person: Response(words, status), lambda: room)
+        with served(guard) as address:
+            yield Visitor(address, cookies=self.COOKIES)
+
+    def test_the_app_sees_no_cookie_no_range_and_no_claim_of_a_proxy(self) -> None:
+        claims = {
+            "range": "bytes=0-1",
+            "x-forwarded-host": "evil",
+            "x-forwarded-proto": "https",
+            "forwarded": "host=evil",
+            "authorization": "x",
+        }
+        with self.wall() as visitor:
+            seen = visitor.get("/review/theme.css", **claims).json()
+        assert not {"cookie", *claims} & set(seen["headers"])
+        assert seen["scheme"] == "http"
+
+    def test_behind_https_the_app_sees_the_public_address(self) -> None:
+        with self.wall(public_url="https://t.example.com") as visitor:
+            reply = visitor.get("/review/theme.css")
+            assert visitor.post("/review/gradio_api/upload").status_code == 403, "the inner address is no origin"
+        assert (reply.json()["scheme"], reply.json()["headers"]["host"]) == ("https", "t.example.com")
+        assert "strict-transport-security" in reply.headers
+
+    def test_only_the_guard_says_who_may_read_and_keep(self) -> None:
+        with self.wall() as visitor:
+            reply = visitor.get("/review/theme.css")
+        assert "access-control-allow-origin" not in reply.headers
+        assert "server" not in reply.headers
+        assert reply.headers["cache-control"] == "private, max-age=86400"
+
+    def test_an_error_of_the_app_is_an_id(self, caplog: pytest.LogCaptureFixture) -> None:
+        with self.wall() as visitor:
+            reply = visitor.get("/broken")
+        assert reply.status_code == 500
+        assert re.search(r"\(id [0-9a-f]{8}\)", reply.text)
+        assert "/secret/path" not in reply.text
+        assert "/secret/path" in caplog.text
+
+    def test_a_busy_database_is_said_as_it_is(self) -> None:
+        def busy(token: str) -> None:
+            raise Refusal(503, "The database is busy. Try again in a moment.")
+
+        with self.wall(who=busy) as visitor:
+            reply = visitor.get("/review/theme.css")
+        assert (reply.status_code, reply.json()["detail"]) == (503, "The database is busy. Try again in a moment.")
+
+    def test_an_upload_that_would_fill_the_disk_is_refused(self) -> None:
+        with self.wall(room=300 << 20) as visitor:
+            files = {"files": ("a", b"x" * 1000)}
+            assert visitor.http.post("/review/gradio_api/upload", files=files, headers={"origin": visitor.base}).status_code == 200
+        with self.wall(room=200 << 20) as visitor:
+            assert visitor.http.post("/review/gradio_api/upload", files=files, headers={"origin": visitor.base}).status_code == 507
+
+    def test_a_page_with_a_script_too_many_is_not_sent(self) -> None:
+        with self.wall(page_scripts=1) as visitor:
+            assert visitor.get("/review/").status_code == 500
+
+    @pytest.mark.parametrize("cookie", ["tiebreak=short", "tiebreak=" + "x" * 5000, "tiebreak=\xff; a=b", "=;;=", ""])
+    def test_a_strange_cookie_is_nobody(self, cookie: str) -> None:
+        with self.wall() as visitor:
+            visitor.http.cookies.clear()
+            assert visitor.http.get("/review/theme.css", headers={"cookie": cookie.encode("latin-1")}).status_code == 401

@@ -29,7 +29,7 @@ class Outgoing:
         self._start: Message | None = None
         self._held: list[bytes] = []
         self.started = False
-        self._ended = False
+        self.ended = False
 
     def plain(self) -> None:
         """A reply of the guard's own."""
@@ -56,7 +56,7 @@ class Outgoing:
 
     async def end(self) -> None:
         """Finish a reply that was cut off."""
-        if self.started and not self._ended:
+        if self.started and not self.ended:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def __call__(self, message: Message) -> None:
@@ -77,7 +77,7 @@ class Outgoing:
             return
         if self._stream:
             piece = self._stream.feed(piece, more)
-        self._ended = not more
+        self.ended = not more
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _whole(self, body: bytes) -> None:
@@ -94,6 +94,7 @@ class Outgoing:
             kept.append((b"content-length", str(len(body)).encode()))
         self._start["headers"] = kept
         await self._begin(policy)
+        self.ended = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _page(self, html: bytes) -> tuple[bytes, str]:

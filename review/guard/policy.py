@@ -55,6 +55,7 @@ class Policy:
     form_bytes: int = 16 << 10
     body_bytes: int = 2 << 20
     upload_bytes: int = 1 << 30
+    reserve_bytes: int = 256 << 20  # kept free for votes while uploads come in
     sessions: int = 256
     readers: int = 24
     unread: int = 64

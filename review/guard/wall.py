@@ -83,13 +83,16 @@ class Call:
 
 
 class Guard:
-    """ASGI in front of `app`. `who` reads a session token's person from the database; `page` draws a refusal for a person."""
+    """ASGI in front of `app`. `who` reads a session token's person from the database and may raise Refusal; `page` draws a refusal;
+    `room` says how many bytes uploads may still take.
+    """
 
-    def __init__(self, app: ASGIApp, rules: Policy, who: Who, page: Page) -> None:
+    def __init__(self, app: ASGIApp, rules: Policy, who: Who, page: Page, room: Callable[[], int] = lambda: 1 << 62) -> None:
         self.app = app
         self.rules = rules
         self._who = who
         self._page = page
+        self._room = room
         self._threads: anyio.CapacityLimiter | None = None
         self._streams: set[anyio.CancelScope] = set()
         self.readers = Tally()
@@ -116,6 +119,8 @@ class Guard:
         except Refusal as refusal:
             await self._instead(self._refused(call, refusal, person), scope, receive, outgoing)
         except Exception as error:
+            if outgoing.ended:  # FastAPI has answered and logged, and tells the server once more
+                return
             number = secrets.token_hex(4)
             log.error("error %s at %s", number, call.path, exc_info=error)
             broken = Refusal(500, f"Something went wrong (id {number}). Try again; if it stays, give this id to the admin.")
@@ -142,9 +147,10 @@ class Guard:
             raise Refusal(405, "Tiebreak does not do that. Start from the front page.")
         if call.method == "POST" and not origin:
             raise Refusal(403, "A request that changes something must come from a page of this site.")
-        if site == "cross-site" and call.header(b"sec-fetch-mode") != "navigate":
+        elsewhere = site in ("cross-site", "same-site")  # another port of this host is the same site, and not us
+        if elsewhere and call.header(b"sec-fetch-mode") != "navigate":
             raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
-        if site == "cross-site" and call.header(b"sec-fetch-dest") not in ("document", ""):
+        if elsewhere and call.header(b"sec-fetch-dest") not in ("document", ""):
             raise Refusal(403, "Tiebreak does not show inside another page. Open it in its own tab.")
 
     async def _person(self, call: Call) -> Person | None:
@@ -277,6 +283,8 @@ class Guard:
             raise Refusal(411, "The size of the upload is missing. Send the file from the page.")
         if length > self.rules.upload_bytes:
             raise Refusal(413, f"That file is larger than {self.rules.upload_bytes >> 20} MB. Send a smaller one.")
+        if length > self._room() - self.rules.reserve_bytes:
+            raise Refusal(507, "The disk is too full for that file. Ask an admin to make room, then send it again.")
         if (upload_id := call.query("upload_id")) and not self.upload_ids.claim(upload_id, person.id):
             raise Refusal(403, "That upload belongs to somebody else.")
         outgoing.on_json(lambda reply: self._uploaded(reply, person))

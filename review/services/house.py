@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ft.engine import Engine, Event, Identity, Request, Status
+from ft.errors import Unavailable, UserError
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
 from review.services.after_training import AfterTraining
@@ -36,17 +37,24 @@ class EngineOnDemand:
     def __init__(self, opener: Callable[[], Engine]) -> None:
         self._opener = opener
         self._engine: Engine | None = None
+        self._failure = ""
         self._lock = threading.Lock()
 
     def open(self) -> Engine:
-        """Open the engine now and return at once; its weights come in a thread of its own."""
+        """Open the engine now and return at once; its weights come in a thread of its own. Raises Unavailable."""
         with self._lock:
             if self._engine is None:
-                self._engine = self._opener()
+                try:
+                    self._engine = self._opener()
+                except (UserError, ImportError) as error:
+                    self._failure = f"The model cannot be opened: {error}"
+                    raise Unavailable(self._failure) from error
             return self._engine
 
     def status(self) -> Status:
-        return self._engine.status() if self._engine else Status("loading", "The model has not been asked for yet.")
+        if self._engine:
+            return self._engine.status()
+        return Status("failed", self._failure) if self._failure else Status("loading", "The model starts loading in a moment.")
 
     def wait_ready(self, timeout: float | None = None) -> None:
         self.open().wait_ready(timeout)
