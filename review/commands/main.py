@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import arms, boards, data, people, training, votes
+from review.commands import arms, boards, data, figures, people, training, votes
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -30,6 +30,8 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.add_typer(votes.study, name="study")
     app.add_typer(votes.votes, name="votes")
     app.command("review")(votes.review)
+    app.command("rank")(figures.rank)
+    app.command("agreement")(figures.agreement)
     app.command("train")(training.train)
     app.add_typer(training.runs, name="runs")
     app.add_typer(people.app, name="users")

@@ -38,6 +38,13 @@ class VoteRecord:
         """The arm voted better, else "tie" or "both_bad"."""
         return {"left": self.left_arm, "right": self.right_arm}.get(self.choice, self.choice)
 
+    @property
+    def side(self) -> str:
+        """Which of the pair's two arms, in the order of their names, was voted better: the same words for every pair of arms."""
+        if self.choice not in ("left", "right"):
+            return self.choice
+        return "first" if self.winner == min(self.left_arm, self.right_arm) else "second"
+
 
 @dataclass(frozen=True, slots=True)
 class ArmTally:
@@ -161,7 +168,7 @@ def agreement(records: Sequence[VoteRecord]) -> float | None:
     """Krippendorff's nominal alpha over pairs seen by several reviewers; None without overlap or variation."""
     units: dict[str, dict[int, str]] = defaultdict(dict)
     for r in records:
-        units[r.pair][r.reviewer] = r.winner
+        units[r.pair][r.reviewer] = r.side
     reviewers = sorted({r.reviewer for r in records})
     alpha = krippendorff_alpha([[unit.get(reviewer) for unit in units.values()] for reviewer in reviewers])
     return None if math.isnan(alpha) else alpha
