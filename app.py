@@ -98,6 +98,8 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
     from review.web import build_app
 
     with open_house(settings) as house:
+        if settings.base == "embedded" and settings.engine == "local":
+            bring_base(settings)
         if settings.demo:
             load_demo(house)
         caretaker = Caretaker(house)
@@ -123,6 +125,20 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
 
         typer.echo(first_words(house))
         Server(config).run(sockets=[listener])
+
+
+def bring_base(settings: Settings) -> None:
+    """The embedded base model into a new data folder, with a bar in the terminal. Without it the app starts all the same."""
+    from ft.bases import is_complete
+    from ft.embedded import fetch_embedded, show_bar
+
+    folder = settings.home / "bases" / "embedded"
+    if is_complete(folder):
+        return
+    try:
+        fetch_embedded(folder, show_bar)
+    except UserError as error:
+        typer.echo(f"\n{error} Reviewing goes on with stored answers meanwhile.", err=True)
 
 
 def load_demo(house: Any) -> None:

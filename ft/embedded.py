@@ -222,7 +222,8 @@ def _convert(gguf: Path, target: Path, dtype: str) -> None:
     tokenizer.save_pretrained(target)
 
 
-def _bar(share: float, words: str) -> None:
+def show_bar(share: float, words: str) -> None:
+    """One line on standard error that redraws itself."""
     filled = round(30 * share)
     end = "\n" if share >= 1 else ""
     print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}  {words:<50}", end=end, file=sys.stderr, flush=True)
@@ -241,7 +242,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m ft.embedded FOLDER", file=sys.stderr)
         return 2
     try:
-        fetch_embedded(Path(arguments[0]).expanduser().resolve(), _bar)
+        fetch_embedded(Path(arguments[0]).expanduser().resolve(), show_bar)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
