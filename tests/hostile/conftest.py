@@ -106,6 +106,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, beacon: Beacon) -> Iterator[S
     db = open_database(settings.database_url)
     db.migrate()
     house = build(settings, db, ScriptedEngine())
+    house.engine.open()
     furnish(house, canaries, payloads(beacon.address))
     guard = build_app(house)
     recorder = Recorder(guard)

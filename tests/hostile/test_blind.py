@@ -86,6 +86,12 @@ def test_no_canary_reaches_the_browser_before_the_vote(site: Site, browser: Any)
     assert hits(site.recorder, site.canaries.words) == []
 
 
+def test_the_words_about_the_model_are_not_for_reviewers(site: Site) -> None:
+    told = {name: site.visitor(name).get("/ready").json() for name in ("Rita", "Sam", None, "Erik")}
+    assert [name for name, reply in told.items() if "message" in reply] == ["Erik"]
+    assert told["Rita"]["state"] == "ready"
+
+
 def test_no_reply_of_the_review_part_holds_a_clock(site: Site) -> None:
     """T14's door: how long a function took, or is expected to take, is not told."""
     rita = site.visitor("Rita")

@@ -129,9 +129,13 @@ def test_an_injected_script_does_not_run(site: Site, browser: Any, beacon: Beaco
         page.wait_for_selector("h1")
         stays = payloads(beacon.address).replace("<meta", "<not-meta")  # no policy holds a page that is told to leave
         page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", stays)
-        script = f"const s = document.createElement('script'); s.textContent = \"fetch('{beacon.address}/late')\"; document.body.append(s);"
-        page.evaluate(script)
+        page.evaluate(
+            "document.body.insertAdjacentHTML('beforeend', '<img src=x: onerror=\"window.ran = 1\"><svg onload=\"window.ran = 2\">')"
+        )
+        script = f"const s = document.createElement('script'); s.textContent = \"window.ran = 3; fetch('{beacon.address}/late')\";"
+        page.evaluate(script + "document.body.append(s)")
         page.wait_for_timeout(SETTLE_MS)
+        assert page.evaluate("window.ran") is None
     assert beacon.hits[before:] == []
     assert any("Content Security Policy" in line for line in said)
 

@@ -1,8 +1,11 @@
 """T3, T4: who may run which function, by which route; and what somebody without a session finds."""
 
+import inspect
 import time
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from tests.hostile import stock
@@ -55,6 +58,28 @@ def test_direct_routes_run_only_what_the_front_end_runs_directly(site: Site) -> 
                 is_front_end = (route, target) == ("run", "predict") and not function.queued and role in MAY[function.mount]
                 assert bool(acted) == is_front_end, (role, function, route, target, reply.status_code)
                 assert reply.status_code in ((500,) if is_front_end else (401, 403, 404)), (role, function, route, reply.text)
+
+
+def call(handler: Any, name: str | None, given: tuple[Any, ...]) -> None:
+    """Run a handler to its end as a person, without a web server."""
+    done = handler(SimpleNamespace(username=name), *given)
+    list(done if inspect.isgenerator(done) else ())
+
+
+def test_every_handler_refuses_the_other_roles_by_itself(site: Site) -> None:
+    """The second wall: called behind the guard's back, as a hole in it would let somebody do."""
+    for function in site.functions:
+        handler = site.blocks[function.mount].fns[function.index].fn
+        for role, name in ROLES.items():
+            with site.watching() as acted, pytest.raises(gr.Error) as refused:
+                call(handler, name, function.given)
+            allowed = role in MAY[function.mount]
+            assert [who for who, _ in acted] == ([role] if allowed else []), (function, role)
+            assert ("seen" in str(refused.value)) == allowed
+        for nobody in (None, "", "No such person"):
+            with site.watching() as acted, pytest.raises(gr.Error):
+                call(handler, nobody, function.given)
+            assert acted == []
 
 
 def test_a_role_taken_away_counts_from_the_next_request(site: Site) -> None:
