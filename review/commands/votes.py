@@ -3,6 +3,7 @@
 import json
 import secrets
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,9 @@ import typer
 from ft.errors import NotFound
 from review.commands.terminal import AsJson, emit_json, house, plain, say, table
 from review.protocol.ballots import Ballot, BlindPair, Choice
+from review.services.exchange import Exchange, recount
 from review.services.spreadsheets import csv_text
+from review.services.study_views import StudyResult
 
 study = typer.Typer(no_args_is_help=True, help="Studies: a declared comparison of arms, fixed before the first vote.")
 votes = typer.Typer(no_args_is_help=True, help="Votes: count them, take them out.")
@@ -88,8 +91,54 @@ def status(name: Name, as_json: AsJson = False) -> None:
         emit_json({"progress": progress, "result": result})
         return
     say(f"{progress.votes} votes of {progress.needed} wanted. {result.verdict.words}")
+    show_arms(result)
+
+
+def show_arms(result: StudyResult) -> None:
     rows = [(a.arm, f"{a.win_rate.value:.0%} [{a.win_rate.low:.0%}, {a.win_rate.high:.0%}]", a.votes) for a in result.arms]
     table(("arm", "blind win rate", "votes"), rows, "No vote yet.")
+
+
+@study.command("export")
+def export_study(name: Name, out: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None) -> None:
+    """Take a whole study out: arms, prompts, answers and votes in one file (docs/exchange.md)."""
+    with house() as open_house:
+        exchange = Exchange(open_house.db)
+        if out is None:
+            sys.stdout.writelines(exchange.export(name))
+            return
+        exchange.write(name, out)
+    say(f"“{name}” is in {out}. It names arms and reviewers: keep it from people who still vote.")
+
+
+@study.command("import")
+def import_study(
+    file: Annotated[Path, typer.Argument(help="A study file; see docs/exchange.md.")],
+    name: Annotated[str, typer.Option(help="Name of the study here. Default: its own.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Bring in a study that was run elsewhere, as a closed study: all of it, or nothing."""
+    with house() as open_house:
+        found = Exchange(open_house.db).import_file(file, name)
+    if as_json:
+        emit_json(found)
+        return
+    say(f"“{found.study}” came in: {found.votes} votes of {found.reviewers} reviewers on {found.prompts} prompts and {found.arms} arms.")
+    if found.identical:
+        say(f"{found.identical} pairs of answers are identical; {found.identical_votes} votes on them are kept, but not counted.")
+    for old, new in found.renamed.items():
+        say(f"{old} is called {new} here, because that name is taken.")
+
+
+@study.command("recount")
+def recount_study(file: Annotated[Path, typer.Argument(help="A study file; see docs/exchange.md.")], as_json: AsJson = False) -> None:
+    """Compute a study's result from its file alone; nothing is stored."""
+    found = recount(file)
+    if as_json:
+        emit_json(found)
+    else:
+        say(found.verdict.words)
+        show_arms(found)
 
 
 @votes.command("export")

@@ -1,0 +1,186 @@
+"""Whether the lines of a study file fit together: every name known, nothing twice, every vote on answers that are there.
+
+Each check raises BadInput with the line. Must not know the database, screens or models.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from ft.errors import UserError
+from review.protocol.ballots import CHOICES
+from review.protocol.blinding import shown_text
+from review.protocol.verdict import Rule
+from review.services.declaring import stored_rule
+from review.services.study_lines import AnswerLine, ArmLine, Header, PromptLine, VoteLine, wrong
+
+ARM_KINDS = ("base", "adapter", "human", "remote", "imported")
+VOTE_KINDS = ("real", "repeat", "gold", "training")
+MOST_VOTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A vote with its answers found: places in `StudyFile.answers`."""
+
+    vote: VoteLine
+    left: int
+    right: int
+
+    @property
+    def place(self) -> tuple[str, int, int, str]:
+        """What an assignment is to one reviewer, whichever side is left."""
+        return self.vote.reviewer, min(self.left, self.right), max(self.left, self.right), self.vote.kind
+
+
+def check_arms(header: Header, arms: list[ArmLine]) -> None:
+    seen: dict[str, int] = {}
+    for arm in arms:
+        name = arm.name.casefold()
+        if not arm.name.strip() or len(arm.name) > 100 or not arm.name.isprintable():
+            raise wrong(arm.line, "an arm needs a name of 1 to 100 printable characters.")
+        if name in seen:
+            raise wrong(arm.line, f"the arm {arm.name} is on line {seen[name]} already.")
+        if arm.kind not in ARM_KINDS:
+            raise wrong(arm.line, f"there is no kind of arm {arm.kind!r}; choose {', '.join(ARM_KINDS)}.")
+        seen[name] = arm.line
+    if len(arms) < 2:
+        raise wrong(header.line, "a study compares at least two arms; add an arm line for each.")
+    if len([arm for arm in arms if arm.kind == "human"]) > 1:
+        raise wrong(arms[-1].line, "only one arm can be what people wrote; give the others the kind imported.")
+    if header.against and header.against not in {arm.name for arm in arms}:
+        raise wrong(header.line, f"the arm to beat, {header.against}, has no arm line.")
+
+
+def arm_to_beat_first(header: Header, arms: list[ArmLine]) -> list[ArmLine]:
+    against = header.against or next((arm.name for arm in arms if arm.kind == "base"), arms[0].name)
+    return sorted(arms, key=lambda arm: arm.name != against)
+
+
+def check_prompts(prompts: Iterable[PromptLine]) -> None:
+    seen: dict[str, int] = {}
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise wrong(prompt.line, f"the prompt {prompt.id[:80]} is on line {seen[prompt.id]} already.")
+        if not prompt.id or not (prompt.instruction.strip() or prompt.input.strip()):
+            raise wrong(prompt.line, "a prompt needs an id, and a text as instruction or input.")
+        seen[prompt.id] = prompt.line
+
+
+class Answers:
+    """Answers by prompt and arm, and by id. Raises for unknown names and for a second answer where one is expected."""
+
+    def __init__(self, arms: set[str], prompts: set[str], answers: list[AnswerLine]) -> None:
+        self._arms, self._prompts, self._answers = arms, prompts, answers
+        self._live: dict[tuple[str, str], int] = {}
+        self._ids: dict[str, int] = {}
+        for at, answer in enumerate(answers):
+            self.check_names(answer.line, answer.prompt, answer.arm)
+            place = (answer.prompt, answer.arm)
+            if not answer.voided:
+                if place in self._live:
+                    earlier = answers[self._live[place]].line
+                    raise wrong(answer.line, f"{answer.arm} has an answer to prompt {answer.prompt[:80]} on line {earlier} already.")
+                self._live[place] = at
+            if answer.id:
+                if answer.id in self._ids:
+                    raise wrong(answer.line, f"the answer id {answer.id[:80]} is on line {answers[self._ids[answer.id]].line} already.")
+                self._ids[answer.id] = at
+
+    def check_names(self, line: int, prompt: str, *arms: str) -> None:
+        if prompt not in self._prompts:
+            raise wrong(line, f"there is no prompt {prompt[:80]!r}; add its prompt line, or mend the name.")
+        for arm in arms:
+            if arm not in self._arms:
+                raise wrong(line, f"there is no arm {arm[:80]!r}; add its arm line, or choose {', '.join(sorted(self._arms))[:300]}.")
+
+    def find(self, line: int, prompt: str, arm: str, answer_id: str) -> int:
+        if not answer_id:
+            if (prompt, arm) not in self._live:
+                raise wrong(line, f"this vote is about an answer of {arm} to prompt {prompt[:80]} that is missing; add its answer line.")
+            return self._live[prompt, arm]
+        found = self._ids.get(answer_id)
+        if found is None or (self._answers[found].prompt, self._answers[found].arm) != (prompt, arm):
+            raise wrong(line, f"there is no answer {answer_id[:80]!r} of {arm} to prompt {prompt[:80]}.")
+        return found
+
+
+def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> list[Cast]:
+    """In the order cast: by time, votes without one (or of the same one) in the order of the file."""
+    seen: dict[tuple[tuple[str, int, int, str], int], Cast] = {}
+    sides: dict[tuple[str, int, int, str], Cast] = {}
+    for vote in votes:
+        answers.check_names(vote.line, vote.prompt, vote.left, vote.right)
+        if problem := _vote_problem(header, vote):
+            raise wrong(vote.line, problem)
+        cast = Cast(
+            vote,
+            answers.find(vote.line, vote.prompt, vote.left, vote.left_answer),
+            answers.find(vote.line, vote.prompt, vote.right, vote.right_answer),
+        )
+        earlier = seen.setdefault((cast.place, vote.revision), cast)
+        if earlier is not cast:
+            raise wrong(
+                vote.line,
+                f"{vote.reviewer} has a vote on this pair on line {earlier.vote.line} already; "
+                "keep one, or give a later change of mind the revision 2.",
+            )
+        if sides.setdefault(cast.place, cast).left != cast.left:
+            raise wrong(vote.line, f"the sides differ from those on line {sides[cast.place].vote.line}; a pair keeps its sides.")
+    found = list(seen.values())
+    if len({cast.vote.at is None for cast in found}) > 1:
+        without = next(cast.vote.line for cast in found if cast.vote.at is None)
+        raise wrong(without, "this vote has no time (at), while others have one; give all of them a time, or none.")
+    return sorted(found, key=lambda cast: cast.vote.at or 0.0)
+
+
+def _vote_problem(header: Header, vote: VoteLine) -> str:
+    unknown = sorted({*vote.criteria} - {*header.criteria}) + sorted({*vote.reasons} - {*header.reasons})
+    checks = [
+        (vote.left == vote.right, f"{vote.left} cannot meet itself."),
+        (vote.choice not in CHOICES, f"the choice is {vote.choice[:40]!r}: choose {', '.join(CHOICES)}."),
+        (vote.kind not in VOTE_KINDS, f"there is no kind of vote {vote.kind[:40]!r}; choose {', '.join(VOTE_KINDS)}."),
+        (not 1 <= vote.revision <= 10_000, f"the revision is {vote.revision}: count from 1."),
+        (vote.seconds < 0, f"seconds is {vote.seconds}: it cannot be negative."),
+        (bool(unknown), f"the study line names no criteria or reasons {', '.join(unknown)[:200]}; add them there."),
+        (any(not isinstance(mark, str | int | float) for mark in vote.criteria.values()), "a criterion's mark must be a word or a number."),
+    ]
+    return next((words for holds, words in checks if holds), "")
+
+
+def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Cast]) -> None:
+    lines = {cast.vote.reviewer: cast.vote.line for cast in reversed(list(votes))}
+    seen: set[str] = set()
+    for name in reviewers:
+        line = lines.get(name, header.line)
+        if not name.strip() or len(name) > 60 or not name.isprintable():
+            raise wrong(line, "a reviewer needs a name of 1 to 60 printable characters.")
+        if name.casefold() in seen:
+            raise wrong(line, f"the reviewer {name} is there in another spelling; use one.")
+        seen.add(name.casefold())
+
+
+def identical_pairs(answers: list[AnswerLine]) -> Iterable[tuple[int, int]]:
+    by_prompt: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for at, answer in enumerate(answers):
+        if not answer.voided:
+            by_prompt[answer.prompt].append((at, shown_text(answer.text)))
+    for shown in by_prompt.values():
+        yield from ((one, other) for (one, text), (other, same) in combinations(shown, 2) if text == same)
+
+
+def overlap(votes: Iterable[Cast]) -> int:
+    """The most reviewers that any pair had."""
+    people: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for cast in votes:
+        if cast.vote.kind == "real":
+            people[cast.place[1:3]].add(cast.vote.reviewer)
+    return min(max(map(len, people.values()), default=1), 100)
+
+
+def rule_of(header: Header) -> Rule:
+    try:
+        return Rule.from_dict(stored_rule(header.rule, MOST_VOTES))
+    except (UserError, TypeError) as error:
+        raise wrong(header.line, str(error)) from error

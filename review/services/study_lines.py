@@ -1,0 +1,188 @@
+"""The lines of a study file (docs/exchange.md): their fields, read strictly and written back. One JSON object a line.
+
+Must not know the database, screens or models, nor how lines fit together.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from ft.errors import BadInput
+from review.protocol.ballots import text_problem
+
+FORMAT, VERSION = "tiebreak study", 1
+MAX_TEXT = 200_000  # characters in one field
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the study declared. `reviewers` fixes their order; times are UTC seconds since 1970. Empty: chosen when it is imported."""
+
+    name: str
+    format: str
+    version: int
+    set: str = ""
+    split: str = "test"
+    against: str = ""
+    votes_per_pair: int = 0
+    criteria: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    rule: dict[str, Any] = field(default_factory=dict)
+    reveal: str = "after_close"
+    reviewers: tuple[str, ...] = ()
+    state: str = "closed"
+    created_at: float | None = None
+    opened_at: float | None = None
+    closed_at: float | None = None
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ArmLine:
+    name: str
+    kind: str = "imported"
+    title: str = ""
+    system_prompt: str = ""
+    decode: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLine:
+    id: str
+    instruction: str
+    input: str = ""
+    reference: str = ""
+    category: str = ""
+    tags: tuple[str, ...] = ()
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLine:
+    """`id` is needed only where an arm has several answers to one prompt: all but one of them are `voided`, with the reason."""
+
+    prompt: str
+    arm: str
+    text: str
+    id: str = ""
+    voided: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VoteLine:
+    """`left_answer`, `right_answer`: ids of voided answers, where the vote was on those. `seconds`: from served to vote."""
+
+    reviewer: str
+    prompt: str
+    left: str
+    right: str
+    choice: str
+    revision: int = 1
+    kind: str = "real"
+    marked: str = ""
+    seconds: float = 0.0
+    at: float | None = None
+    criteria: dict[str, Any] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str = ""
+    left_answer: str = ""
+    right_answer: str = ""
+    line: int = 0
+
+
+AnyLine = Header | ArmLine | PromptLine | AnswerLine | VoteLine
+KINDS: dict[str, type[AnyLine]] = {"study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine}
+NAMES = {kind: name for name, kind in KINDS.items()}
+WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    float | None: "a number",
+    tuple[str, ...]: "a list of texts",
+    dict[str, Any]: "an object",
+}
+
+
+def wrong(line: int, sentence: str) -> BadInput:
+    return BadInput(f"Line {line}: {sentence} Nothing was imported.")
+
+
+def read_line(number: int, raw: str) -> AnyLine:
+    """One line. Raises BadInput, naming the line, for anything that is not a line of this format."""
+    try:
+        found = json.loads(raw, parse_constant=_no_such_number)
+    except (ValueError, RecursionError) as error:
+        raise wrong(number, f"this is not JSON ({str(error)[:80]}).") from error
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str) or found["type"] not in KINDS:
+        raise wrong(number, f"its type must be one of {', '.join(KINDS)}.")
+    kind = KINDS[found.pop("type")]
+    known = {f.name: f for f in fields(kind) if f.name != "line"}
+    if unknown := sorted(found.keys() - known.keys()):
+        raise wrong(number, f"{NAMES[kind]} has no {', '.join(unknown)[:200]}. Known: {', '.join(known)}.")
+    if lacking := [name for name, f in known.items() if name not in found and _is_needed(f)]:
+        raise wrong(number, f"this {NAMES[kind]} lacks {', '.join(lacking)}.")
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(number, name, hints[name], value) for name, value in found.items()}, line=number)
+
+
+def write_line(line: AnyLine) -> str:
+    """The line as JSON, fields that say nothing left out."""
+    told = {f.name: f for f in fields(line) if f.name != "line"}
+    values = {
+        name: value for name, value in asdict(line).items() if name in told and (_is_needed(told[name]) or value != _usual(told[name]))
+    }
+    return json.dumps({"type": NAMES[type(line)], **values}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _is_needed(f: "Field[Any]") -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _usual(f: "Field[Any]") -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+def _value(number: int, name: str, hint: Any, value: Any) -> Any:
+    if hint == tuple[str, ...] and isinstance(value, list):
+        value = tuple(value)
+    if not _fits(hint, value):
+        raise wrong(number, f"{name} must be {WORDS[hint]}.")
+    for text in _texts(value):
+        if problem := text_problem(name, text, MAX_TEXT):
+            raise wrong(number, problem)
+    return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if hint == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if hint == dict[str, Any]:
+        return isinstance(value, dict)
+    if hint is str:
+        return isinstance(value, str)
+    if value is None:
+        return hint == float | None
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+    return whole if hint is int else whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _no_such_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
