@@ -25,6 +25,7 @@ from review.settings import Settings
 GRACE_SECONDS = 3
 CONNECTIONS = 1000
 FIRST_PAGE_SECONDS = 2.0
+PAGE_FILES_SECONDS = 1.0  # a page asks for its files before the model competes for the processor
 PAGES = ("/login", "/review", "/lab", "/boards", "/admin")
 SHOWN_ROLES = {"reviewer": "reviewer", "engineer": "engineer", "viewer": "stakeholder", "admin": "admin"}
 
@@ -103,16 +104,22 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
         if settings.demo:
             load_demo(house)
         caretaker = Caretaker(house)
-        served = threading.Event()
+        served, ending = threading.Event(), threading.Event()
 
         def open_model() -> None:
             served.wait(FIRST_PAGE_SECONDS)
+            if ending.wait(PAGE_FILES_SECONDS):
+                return
             with suppress(Unavailable):  # its status says so on every page that needs it
                 house.engine.open()
             caretaker.start()
 
+        def stop() -> None:
+            ending.set()
+            caretaker.stop()
+
         opening = threading.Thread(target=open_model, name="open-model", daemon=True)
-        guard = build_app(house, started=opening.start, stopped=caretaker.stop)
+        guard = build_app(house, started=opening.start, stopped=stop)
         config = uvicorn.Config(
             noticing(guard, served), log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
             timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, limit_concurrency=CONNECTIONS, lifespan="on",

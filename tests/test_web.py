@@ -409,6 +409,12 @@ class TestWall:
         with self.wall(page_scripts=1) as visitor:
             assert visitor.get("/review/").status_code == 500
 
+    def test_cookies_of_other_programs_on_this_machine_do_no_harm(self) -> None:
+        with self.wall() as visitor:
+            others = 'theirs={"a": "b,c"}; x; =; "q"=1; tiebreak=a-session-token-of-rita; late=[1]'
+            visitor.http.cookies.clear()
+            assert visitor.get("/review/theme.css", cookie=others).status_code == 200
+
     @pytest.mark.parametrize("cookie", ["tiebreak=short", "tiebreak=" + "x" * 5000, "tiebreak=\xff; a=b", "=;;=", ""])
     def test_a_strange_cookie_is_nobody(self, cookie: str) -> None:
         with self.wall() as visitor:

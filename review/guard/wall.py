@@ -7,79 +7,28 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from review.guard import bodies, policy, replies
 from review.guard.bindings import Bindings, Tally
 from review.guard.bodies import Refusal
+from review.guard.calls import KEY, SESSION, Call, Person, check_arrival
 from review.guard.outgoing import Outgoing
 from review.guard.policy import Mount, Policy, Route
 
 log = logging.getLogger(__name__)
-KEY = "tiebreak.person"
-SESSION = "tiebreak.session"
 STREAMS: tuple[Route, ...] = ("data", "heartbeat", "upload_progress")
 UNSENT = (b"range", b"if-range", b"cookie", b"authorization", b"x-gradio-server", b"x-gradio-user", b"forwarded", b"accept-encoding")
 
 
-class Person(Protocol):
-    @property
-    def id(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def role(self) -> str: ...
-
-
 Who = Callable[[str], Person | None]
 Page = Callable[[int, str, Person | None], Response]
-
-
-def person_of(scope: Any) -> Any:
-    """The signed-in person of a request that came through the guard; None for an open page."""
-    return scope.get(KEY)
-
-
-def token_of(scope: Any) -> str | None:
-    """The live session token a request came with."""
-    return scope.get(SESSION)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The parts of a request the guard decides by."""
-
-    scope: Scope
-    headers: dict[bytes, bytes]
-    method: str
-    path: str
-    host: str
-
-    @classmethod
-    def of(cls, scope: Scope) -> "Call":
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        return cls(scope, headers, scope["method"], scope["path"], headers.get(b"host", b"").decode("latin-1").lower())
-
-    def header(self, name: bytes) -> str:
-        return self.headers.get(name, b"").decode("latin-1")
-
-    @property
-    def wants_page(self) -> bool:
-        return self.method in ("GET", "HEAD") and "text/html" in self.header(b"accept")
-
-    def query(self, name: str) -> str:
-        return (parse_qs(self.scope["query_string"].decode("latin-1")).get(name) or [""])[-1]
-
-    def length(self) -> int | None:
-        text = self.header(b"content-length")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 class Guard:
@@ -113,7 +62,7 @@ class Guard:
         outgoing = Outgoing(send, self.rules)
         person: Person | None = None
         try:
-            self._arrival(call)
+            check_arrival(call, self.rules)
             person = await self._person(call)
             await self._admit(call, person, receive, outgoing)
         except Refusal as refusal:
@@ -134,36 +83,14 @@ class Guard:
         outgoing.plain()
         await reply(scope, receive, outgoing)
 
-    def _arrival(self, call: Call) -> None:
-        """What every request must satisfy, signed in or not."""
-        if not self.rules.host_is_known(call.host):
-            raise Refusal(403, "This address is not one this server answers to. Set TIEBREAK_PUBLIC_URL to the address you use.")
-        if not policy.path_is_sane(call.path, call.scope.get("raw_path") or b""):
-            raise Refusal(404, "There is no such page. Start from the front page.")
-        origin, site = call.header(b"origin"), call.header(b"sec-fetch-site")
-        if origin and not self.rules.origin_is_ours(origin, call.host):
-            raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
-        if call.method not in ("GET", "HEAD", "POST"):
-            raise Refusal(405, "Tiebreak does not do that. Start from the front page.")
-        if call.method == "POST" and not origin:
-            raise Refusal(403, "A request that changes something must come from a page of this site.")
-        elsewhere = site in ("cross-site", "same-site")  # another port of this host is the same site, and not us
-        if elsewhere and call.header(b"sec-fetch-mode") != "navigate":
-            raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
-        if elsewhere and call.header(b"sec-fetch-dest") not in ("document", ""):
-            raise Refusal(403, "Tiebreak does not show inside another page. Open it in its own tab.")
-
     async def _person(self, call: Call) -> Person | None:
-        try:
-            morsel = SimpleCookie(call.header(b"cookie")).get(self.rules.cookie)
-        except CookieError:
-            return None
-        if morsel is None or not 16 <= len(morsel.value) <= 256:
+        token = cookie_parser(call.header(b"cookie")).get(self.rules.cookie, "")
+        if not 16 <= len(token) <= 256:
             return None
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(16)
-        person = await anyio.to_thread.run_sync(self._who, morsel.value, limiter=self._threads)
-        call.scope[SESSION] = morsel.value if person else None
+        person = await anyio.to_thread.run_sync(self._who, token, limiter=self._threads)
+        call.scope[SESSION] = token if person else None
         return person
 
     async def _admit(self, call: Call, person: Person | None, receive: Receive, outgoing: Outgoing) -> None:
