@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from review.commands.main import program
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("serve", "import", "sets", "answer", "score", "chat", "board", "train", "adapters", "users", "votes", "study", "review", "runs")
+COMMANDS = (
+    "serve", "import", "sets", "answer", "score", "chat", "board", "train", "adapters", "users", "votes", "study", "review", "runs", "rank",
+    "agreement",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -13,9 +13,13 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
+from ft.engine import Message
 from ft.errors import BadInput, Conflict, NotFound, Refused, UserError
+from ft.scripted import ScriptedEngine
 from review.commands.main import program
 from review.protocol.ballots import Ballot
+from review.services.adapters import Adapters
+from review.services.answers import Answers
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
 from review.services.exchange import Exchange, recount
@@ -268,6 +272,28 @@ def test_corrections_come_along_and_on_test_prompts_teach_nothing(db: Database, 
     assert sum(Library(db).example_counts().values()) == 0
 
 
+def test_an_imported_arm_is_not_asked_for_more_answers(db: Database, home: Path, tmp_path: Path) -> None:
+    Exchange(db).import_file(write(tmp_path / "s.jsonl", PAIR))
+    engine = ScriptedEngine()
+    answers = Answers(db, engine, Adapters(db, home, engine))
+    assert {arm.name: arm.kind for arm in answers.arms()} == {"old": "imported", "new": "imported", "base": "base", "human": "human"}
+    with pytest.raises(BadInput, match="came in with a study"):
+        answers.start("spring", "test", ["old"], by=None)
+    with pytest.raises(BadInput, match="cannot chat"):
+        next(answers.chat(["old"], [Message("user", "Hello?")]))
+
+
+def test_an_imported_arm_is_scored_against_references(db: Database, tmp_path: Path) -> None:
+    lines = [line | {"reference": "Hold the button for ten seconds."} if line["type"] == "prompt" else line for line in PAIR]
+    Exchange(db).import_file(write(tmp_path / "s.jsonl", lines))
+    Boards(db).score("spring", "test", ["old", "new"])
+    new = Boards(db).board("spring").row("new")
+    assert new is not None
+    assert new.scores["rougeL"].value == pytest.approx(1.0)
+    assert new.human is not None
+    assert new.human.value == 1.0
+
+
 def test_one_text_under_two_ids_stays_two_prompts(db: Database, tmp_path: Path) -> None:
     more = [line | ({"id": "p2"} if line["type"] == "prompt" else {"prompt": "p2"}) for line in PAIR[3:]]
     report = Exchange(db).import_file(write(tmp_path / "s.jsonl", [*PAIR, *more]))
@@ -286,8 +312,8 @@ def test_text_from_right_to_left_and_html_come_in_as_they_are(db: Database, tmp_
     assert texts in {row["right"] for row in Comparisons(db).export_votes("spring")}
 
 
-def changed(at: int, **fields: Any) -> Callable[[], list[dict[str, Any]]]:
-    return lambda: [line | fields if number == at else line for number, line in enumerate(PAIR)]
+def changed(line_at: int, **fields: Any) -> Callable[[], list[dict[str, Any]]]:
+    return lambda: [line | fields if number == line_at else line for number, line in enumerate(PAIR)]
 
 
 def added(*lines: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
@@ -327,7 +353,10 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (added(PAIR[6] | {"reviewer": "Tom", "at": 5}), r"Line 7: this vote has no time"),
         (added(PAIR[6] | {"reviewer": "rita"}), r"the reviewer rita is there in another spelling"),
         (changed(5, text="a\0b"), r"Line 6: text contains a character that cannot be stored"),
-        (changed(5, text="x" * 200_001), r"Line 6: text is longer than 200000 characters"),
+        (changed(5, text="x" * 1_000_001), r"Line 6: text is longer than 1000000 characters"),
+        (changed(6, at=1e300), r"Line 7: at is 1e\+300: times are UTC seconds"),
+        (changed(0, closed_at=-5), r"Line 1: closed_at is -5: times are UTC seconds"),
+        (changed(1, decode=json.loads('{"a":' * 900 + "1" + "}" * 900)), r"Line 2: its values are nested too deeply"),
         (changed(5, text=None), r"Line 6: text must be text"),
         (changed(1, type="arms"), r"Line 2: its type must be one of study, arm, prompt, answer, vote"),
         (without(0), r"Line 1: the study line comes first"),

@@ -96,7 +96,7 @@ def answer(set_name: SetName, arms: Arms = None, split: Split = "test", as_json:
     Example: tiebreak answer connectpro --arm base --arm connectpro-v1
     """
     with house() as open_house, progress("answering") as advance:
-        chosen = arms or [arm.name for arm in open_house.answers.arms()]
+        chosen = arms or [arm.name for arm in open_house.answers.arms() if arm.kind != "imported"]
         job = open_house.answers.start(set_name, split, chosen, by=None)
         open_house.answers.run(job, progress=advance)
         done = next(j for j in open_house.answers.jobs() if j.id == job)

@@ -134,7 +134,7 @@ class Answers:
             if arm is None:
                 raise NotFound(f"There is no arm {name}. Choose from {', '.join(known)}.")
             if arm.kind not in ("base", "adapter"):
-                raise BadInput(f"{name} cannot chat: its answers were written by people. Choose the base or an adapter.")
+                raise BadInput(f"{name} cannot chat: its answers were written elsewhere. Choose the base or an adapter.")
             where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
             internal[name] = (where, arm.system_prompt)
         return chat(self._engine, internal, messages, decode)
@@ -154,6 +154,8 @@ class Answers:
         if not chosen:
             raise BadInput("No arm is chosen. Choose at least one.")
         for arm, adapter in (known[name] for name in chosen):
+            if arm.kind == "imported":
+                raise BadInput(f"{arm.name} came in with a study from elsewhere and cannot answer more prompts. Leave it out.")
             if not _view(arm, adapter).usable:
                 raise Unavailable(f"{arm.name} cannot answer: its adapter is {adapter.status if adapter else 'gone'}. Choose another arm.")
             if arm.kind == "human" and (lacking := queries.without_reference(session, prompt_set.id, split)):
@@ -163,7 +165,11 @@ class Answers:
 
 def _view(arm: Arm, adapter: Adapter | None) -> ArmView:
     usable = arm.kind in ("base", "human") or (adapter is not None and adapter.status == "registered")
-    title = (adapter.title if adapter else "") or {"base": "The base model", "human": "What people wrote"}.get(arm.kind, "")
+    title = (adapter.title if adapter else "") or {
+        "base": "The base model",
+        "human": "What people wrote",
+        "imported": "From a study run elsewhere",
+    }.get(arm.kind, "")
     return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable)
 
 

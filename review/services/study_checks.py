@@ -4,13 +4,12 @@ Each check raises BadInput with the line. Must not know the database, screens or
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from ft.errors import UserError
 from review.protocol.ballots import CHOICES
-from review.protocol.blinding import shown_text
 from review.protocol.verdict import Rule
 from review.services.declaring import stored_rule
 from review.services.study_lines import AnswerLine, ArmLine, Header, PromptLine, VoteLine, wrong
@@ -18,6 +17,8 @@ from review.services.study_lines import AnswerLine, ArmLine, Header, PromptLine,
 ARM_KINDS = ("base", "adapter", "human", "remote", "imported")
 VOTE_KINDS = ("real", "repeat", "gold", "training")
 MOST_VOTES = 1_000_000
+MAX_NAME = 300
+LATEST = 4e9  # UTC seconds; about the year 2096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ def check_arms(header: Header, arms: list[ArmLine]) -> None:
     seen: dict[str, int] = {}
     for arm in arms:
         name = arm.name.casefold()
-        if not arm.name.strip() or len(arm.name) > 100 or not arm.name.isprintable():
-            raise wrong(arm.line, "an arm needs a name of 1 to 100 printable characters.")
+        if not arm.name.strip() or len(arm.name) > MAX_NAME or not arm.name.isprintable():
+            raise wrong(arm.line, f"an arm needs a name of 1 to {MAX_NAME} printable characters.")
         if name in seen:
             raise wrong(arm.line, f"the arm {arm.name} is on line {seen[name]} already.")
         if arm.kind not in ARM_KINDS:
@@ -142,7 +143,8 @@ def _vote_problem(header: Header, vote: VoteLine) -> str:
         (vote.choice not in CHOICES, f"the choice is {vote.choice[:40]!r}: choose {', '.join(CHOICES)}."),
         (vote.kind not in VOTE_KINDS, f"there is no kind of vote {vote.kind[:40]!r}; choose {', '.join(VOTE_KINDS)}."),
         (not 1 <= vote.revision <= 10_000, f"the revision is {vote.revision}: count from 1."),
-        (vote.seconds < 0, f"seconds is {vote.seconds}: it cannot be negative."),
+        (not 0 <= vote.seconds <= LATEST, f"seconds is {vote.seconds}: it cannot be negative, nor longer than a life."),
+        (vote.at is not None and not 0 <= vote.at <= LATEST, f"at is {vote.at}: times are UTC seconds since 1970."),
         (bool(unknown), f"the study line names no criteria or reasons {', '.join(unknown)[:200]}; add them there."),
         (any(not isinstance(mark, str | int | float) for mark in vote.criteria.values()), "a criterion's mark must be a word or a number."),
     ]
@@ -154,20 +156,21 @@ def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Ca
     seen: set[str] = set()
     for name in reviewers:
         line = lines.get(name, header.line)
-        if not name.strip() or len(name) > 60 or not name.isprintable():
-            raise wrong(line, "a reviewer needs a name of 1 to 60 printable characters.")
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+            raise wrong(line, f"a reviewer needs a name of 1 to {MAX_NAME} printable characters.")
         if name.casefold() in seen:
             raise wrong(line, f"the reviewer {name} is there in another spelling; use one.")
         seen.add(name.casefold())
 
 
-def identical_pairs(answers: list[AnswerLine]) -> Iterable[tuple[int, int]]:
-    by_prompt: dict[str, list[tuple[int, str]]] = defaultdict(list)
+def identical_pairs(answers: Sequence[AnswerLine], shown: Sequence[str]) -> Iterable[tuple[int, int]]:
+    """Places of live answers to one prompt that read the same."""
+    by_prompt: dict[str, list[int]] = defaultdict(list)
     for at, answer in enumerate(answers):
         if not answer.voided:
-            by_prompt[answer.prompt].append((at, shown_text(answer.text)))
-    for shown in by_prompt.values():
-        yield from ((one, other) for (one, text), (other, same) in combinations(shown, 2) if text == same)
+            by_prompt[answer.prompt].append(at)
+    for places in by_prompt.values():
+        yield from ((one, other) for one, other in combinations(places, 2) if shown[one] == shown[other])
 
 
 def overlap(votes: Iterable[Cast]) -> int:
@@ -177,6 +180,13 @@ def overlap(votes: Iterable[Cast]) -> int:
         if cast.vote.kind == "real":
             people[cast.place[1:3]].add(cast.vote.reviewer)
     return min(max(map(len, people.values()), default=1), 100)
+
+
+def check_times(header: Header) -> None:
+    for name in ("created_at", "opened_at", "closed_at"):
+        time = getattr(header, name)
+        if time is not None and not 0 <= time <= LATEST:
+            raise wrong(header.line, f"{name} is {time}: times are UTC seconds since 1970.")
 
 
 def rule_of(header: Header) -> Rule:

@@ -21,6 +21,7 @@ from review.services.study_checks import (
     check_arms,
     check_prompts,
     check_reviewers,
+    check_times,
     identical_pairs,
     overlap,
     resolved,
@@ -46,13 +47,14 @@ IDENTICAL = "identical answers"  # why a vote on two equal texts stays out of th
 @dataclass(frozen=True, slots=True)
 class StudyFile:
     """Checked: every name is known, no vote is there twice, `votes` are in the order cast, `arms` begins with the arm to beat.
-    `identical`: answers of two arms that read the same."""
+    `shown`: each answer as a reviewer reads it; `identical`: live answers of two arms that read the same."""
 
     header: Header
     rule: Rule
     arms: tuple[ArmLine, ...]
     prompts: tuple[PromptLine, ...]
     answers: tuple[AnswerLine, ...]
+    shown: tuple[str, ...]
     votes: tuple[Cast, ...]
     identical: tuple[tuple[int, int], ...]
     reviewers: tuple[str, ...]
@@ -64,7 +66,7 @@ class StudyFile:
 
     def is_identical(self, cast: Cast) -> bool:
         """Both answers read the same, so the vote says nothing about the arms."""
-        return shown_text(self.answers[cast.left].text) == shown_text(self.answers[cast.right].text)
+        return self.shown[cast.left] == self.shown[cast.right]
 
     def marked(self, cast: Cast) -> str:
         """Why a vote stays out of the primary result; "" where it does not."""
@@ -122,6 +124,7 @@ def _check_order(line: AnyLine, path: Path, first: bool) -> None:
 def _together(
     header: Header, arms: list[ArmLine], prompts: list[PromptLine], answers: list[AnswerLine], votes: list[VoteLine]
 ) -> StudyFile:
+    check_times(header)
     check_arms(header, arms)
     arms = arm_to_beat_first(header, arms)
     check_prompts(prompts)
@@ -131,9 +134,11 @@ def _together(
     found = resolved(header, votes, places)
     reviewers = tuple(dict.fromkeys((*header.reviewers, *(cast.vote.reviewer for cast in found))))
     check_reviewers(header, reviewers, found)
+    shown = tuple(shown_text(answer.text) for answer in answers)
     study = StudyFile(
-        header=header, rule=rule_of(header), arms=tuple(arms), prompts=tuple(prompts), answers=tuple(answers), votes=tuple(found),
-        identical=tuple(identical_pairs(answers)), reviewers=reviewers, votes_per_pair=header.votes_per_pair or overlap(found),
+        header=header, rule=rule_of(header), arms=tuple(arms), prompts=tuple(prompts), answers=tuple(answers), shown=shown,
+        votes=tuple(found),
+        identical=tuple(identical_pairs(answers, shown)), reviewers=reviewers, votes_per_pair=header.votes_per_pair or overlap(found),
     )  # fmt: skip
     try:
         check_declaration(

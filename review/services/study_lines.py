@@ -13,7 +13,8 @@ from ft.errors import BadInput
 from review.protocol.ballots import text_problem
 
 FORMAT, VERSION = "tiebreak study", 1
-MAX_TEXT = 200_000  # characters in one field
+MAX_TEXT = 1_000_000  # characters in one field
+MAX_DEPTH = 20  # lists and objects within each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,10 @@ def read_line(number: int, raw: str) -> AnyLine:
     if lacking := [name for name, f in known.items() if name not in found and _is_needed(f)]:
         raise wrong(number, f"this {NAMES[kind]} lacks {', '.join(lacking)}.")
     hints = get_type_hints(kind)
-    return kind(**{name: _value(number, name, hints[name], value) for name, value in found.items()}, line=number)
+    try:
+        return kind(**{name: _value(number, name, hints[name], value) for name, value in found.items()}, line=number)
+    except RecursionError as error:
+        raise wrong(number, "its values are nested too deeply.") from error
 
 
 def write_line(line: AnyLine) -> str:
@@ -171,17 +175,19 @@ def _fits(hint: Any, value: Any) -> bool:
     return whole if hint is int else whole or (isinstance(value, float) and math.isfinite(value))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep."""
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text in a value. Raises RecursionError below `MAX_DEPTH`."""
+    if depth > MAX_DEPTH:
+        raise RecursionError
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, item in value.items():
             yield key
-            yield from _texts(item)
+            yield from _texts(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from _texts(item, depth + 1)
 
 
 def _no_such_number(name: str) -> float:

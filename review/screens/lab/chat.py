@@ -83,7 +83,7 @@ def build(house: "House") -> Room:
 
     def show(person: "UserView") -> list[Any]:
         house.answers.ensure_arms()
-        arms = [arm.name for arm in house.answers.arms() if arm.kind != "human"]
+        arms = [arm.name for arm in house.answers.arms() if arm.kind in ("base", "adapter")]
         using = house.adapters.in_use()
         return [choices(arms, "base"), choices(arms, using or next((arm for arm in reversed(arms) if arm != "base"), None))]
 

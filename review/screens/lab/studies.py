@@ -88,9 +88,10 @@ def build(house: "House") -> Room:
         return [list_html(house, found), choices(names, picked), reviewers_html(house, picked)]
 
     def show(person: "UserView") -> list[Any]:
-        arms = [arm.name for arm in house.answers.arms()]
+        known = house.answers.arms()
+        arms = [arm.name for arm in known]
         sets = [one.name for one in house.library.sets()]
-        best = house.adapters.in_use() or next((arm for arm in reversed(arms) if arm not in ("base", "human")), None)
+        best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter"), None)
         taken = {study.name for study in house.studies.studies()}
         free = next(f"Study {n}" for n in range(1, len(taken) + 2) if f"Study {n}" not in taken)
         return [*state(), free, choices(sets), choices(arms, best), choices(arms, "base")]
