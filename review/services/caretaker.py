@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
+from ft.errors import UserError
 from review.services import jobs
 from review.services.faults import reading
 from storage.queries import arms as queries
@@ -112,7 +113,7 @@ class Caretaker:
             words = f"{type(error).__name__}: {error}"
             if self._said.get(what) != words:
                 self._said[what] = words
-                log.exception("caretaker: %s", what)
+                log.error("caretaker, %s: %s", what, error, exc_info=not isinstance(error, UserError))
             return False
 
 
