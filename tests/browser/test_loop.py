@@ -195,6 +195,7 @@ def into_use_and_the_next_study(page: Any) -> None:
     page.locator("#adapter-use").click()
     page.locator("#adapter-list tr", has_text="gates-v1").get_by_text("in use").wait_for()
     open_tab(page, "Studies")
+    page.wait_for_function("() => document.querySelector('#study-name input, #study-name textarea').value.startsWith('Study ')")
     fill(page, "study-name", "Gates again")
     choose(page, "study-set", "gates")
     choose(page, "study-new", "gates-v1")
