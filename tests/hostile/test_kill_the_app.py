@@ -104,7 +104,7 @@ def keep_voting(burst: Burst, cookie: tuple[str, str], lock: threading.Lock) -> 
                 burst.refused.append("no pair left")
                 return
             key, choice = f"{random.getrandbits(128):032x}", random.choice(["left", "right", "tie", "both_bad"])
-            call(visitor, burst.functions["vote"], [found[1], choice, "", key, "0"])
+            call(visitor, burst.functions["vote"], [found[1], choice, "", key, "0", "", "", ""])
             with lock:
                 burst.acknowledged[key] = choice
     except httpx.HTTPStatusError as error:
