@@ -11,31 +11,27 @@ from pathlib import Path
 
 from bench.row import Row
 from review.protocol.ballots import Ballot, BlindPair
-from review.services.house import build, open_database
+from review.services.house import open_house
 from review.settings import Settings
 
 PROMPTS = 200
 
 
 def ours(folder: Path) -> float:
-    from ft.scripted import ScriptedEngine
-
-    settings = Settings(home=folder)
-    house = build(settings, open_database(settings.database_url), ScriptedEngine())
     rows = folder / "rows.jsonl"
     rows.write_text("".join(f'{{"instruction": "question {secrets.token_hex(12)}", "output": "reply {n}"}}\n' for n in range(PROMPTS)))
-    house.library.import_file(rows, "bench", split="test")
-    house.answers.ensure_arms()
-    house.answers.run(house.answers.start("bench", "test", ["base", "human"], by=None))
-    house.studies.create("bench", "bench", ["base", "human"])
-    house.studies.open("bench", by=None)
-    reviewer = house.people.add("bench", "reviewer")
-    begun = time.perf_counter()
-    count = 0
-    while isinstance(pair := house.comparisons.next_pair(reviewer.id), BlindPair):
-        house.comparisons.vote(reviewer.id, Ballot(pair.assignment, "left", key=secrets.token_urlsafe(12)))
-        count += 1
-    return count / (time.perf_counter() - begun)
+    with open_house(Settings(home=folder, engine="scripted", demo=False)) as house:
+        house.library.import_file(rows, "bench", split="test")
+        house.answers.ensure_arms()
+        house.answers.run(house.answers.start("bench", "test", ["base", "human"], by=None))
+        house.studies.create("bench", "bench", ["base", "human"])
+        house.studies.open("bench", by=None)
+        reviewer = house.people.add("bench", "reviewer")
+        begun, count = time.perf_counter(), 0
+        while isinstance(pair := house.comparisons.next_pair(reviewer.id), BlindPair):
+            house.comparisons.vote(reviewer.id, Ballot(pair.assignment, "left", key=secrets.token_urlsafe(12)))
+            count += 1
+        return count / (time.perf_counter() - begun)
 
 
 def limit(folder: Path) -> float:
