@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binom, binomtest
 
 Level = Literal["nominal", "ordinal", "interval"]
 STEADY, ATTENTIVE = 0.7, 0.9  # how often an honest reviewer repeats a vote, and sees a plainly better answer
@@ -73,6 +72,8 @@ class SideBias:
 
 def side_bias(choices: Sequence[str]) -> SideBias:
     left, right = choices.count("left"), choices.count("right")
+    from scipy.stats import binomtest  # slow to import: the first page does not wait for it
+
     if not left + right:
         return SideBias(0, 0, math.nan, 1.0)
     return SideBias(left, right, left / (left + right), float(binomtest(left, left + right).pvalue))
@@ -96,6 +97,8 @@ def doubts(choices: Sequence[str], hasty: int, repeats: Sequence[tuple[str, str]
     A low share alone accuses honest people on few repeats: it must also be rarer than 1 in 50 for somebody steady.
     `hasty` counts votes that were `too_fast`; `obvious` says of each control pair whether the plainly better answer was chosen.
     """
+    from scipy.stats import binom
+
     n, bias, consistency = len(choices), side_bias(choices), self_consistency(repeats)
     agreed, right = sum(FLIPPED[second] == first for first, second in repeats), sum(obvious)
     checks = [
