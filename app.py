@@ -27,7 +27,6 @@ CONNECTIONS = 1000
 FIRST_PAGE_SECONDS = 2.0
 PAGE_FILES_SECONDS = 1.0  # a page asks for its files before the model competes for the processor
 PAGES = ("/login", "/review", "/lab", "/boards", "/admin")
-SHOWN_ROLES = {"reviewer": "reviewer", "engineer": "engineer", "viewer": "stakeholder", "admin": "admin"}
 
 
 def serve(
@@ -173,13 +172,14 @@ def noticing(app: Any, served: threading.Event) -> Any:
 def first_words(house: Any) -> str:
     """The address, and a one-time sign-in link for each person of the demo; for an admin where nobody else could get in."""
     from demo.load import PEOPLE
+    from review.screens.parts import ROLE_WORDS
 
     people, address = house.people, house.settings.address
     if not people.users():
         people.add("admin", "admin")
     welcome = {name for name, _ in PEOPLE} if house.settings.demo else {"admin"}
     links = [
-        f"  {SHOWN_ROLES[person.role]:<12} {person.name:<6} {address}/login/{people.link(person.name)}"
+        f"  {ROLE_WORDS[person.role]:<12} {person.name:<6} {address}/login/{people.link(person.name)}"
         for person in people.users()
         if person.name in welcome and not person.disabled
     ]

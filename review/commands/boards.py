@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from ft.errors import NotFound
-from review.commands.terminal import AsJson, emit_json, house, say, table
-from review.services.boards import Board, ScoreView, WinRateView
+from review.commands.terminal import AsJson, house, say, table
+from review.services.boards import Board, ScoreView, WinRateView, board_json
 from review.services.house import House
 
 
@@ -46,7 +46,7 @@ def win_rate(view: WinRateView | None) -> str:
 def show_board(found: Board, as_json: bool) -> None:
     """Print a board for people, or whole as JSON."""
     if as_json:
-        emit_json(found)
+        say(board_json(found))
         return
     rows = [(row.arm, win_rate(row.human), *(interval(row.scores.get(metric), metric) for metric in found.metrics)) for row in found.rows]
     titles = [found.titles[metric] for metric in found.metrics]

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,12 @@ from ft.engine import BASE, Done, Failed
 from ft.errors import BadInput, Conflict, UserError
 from ft.specs import DecodeSpec
 from tests.test_engine import ask, run, texts, tiny_base
+from tests.test_engine_local import engine
 from tests.tiny import config_for, make_adapter, tensors_for, write_adapter
 
-__all__ = ["tiny_base"]
+__all__ = ["engine", "tiny_base"]
 pytestmark = pytest.mark.hostile
 PROBES = [f"Question {n}: how do I reset password {n * 37}?" for n in range(20)]
-
-
-@pytest.fixture
-def engine(tiny_base: Path, tmp_path: Path) -> Iterator[Any]:
-    from ft.engine_local import LocalEngine
-
-    made = LocalEngine(str(tiny_base), tmp_path / "bases", device="cpu")
-    made.wait_ready(240)
-    yield made
-    made.close()
 
 
 def stock_model(base: Path) -> Any:
