@@ -10,23 +10,23 @@ from pathlib import Path
 
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
 from storage import migrating
-from storage.database import Database
 
 
 def revise(message: str) -> Path:
     """The new file, made against a fresh database in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/tiebreak.db")
+        engine = create_engine(f"sqlite:///{folder}/tiebreak.db")
         script = ScriptDirectory.from_config(migrating.config())
         number = f"{len(list(script.walk_revisions())) + 1:04d}"
-        if script.get_heads():
-            database.migrate()
-        with database.write() as session:
-            config = migrating.config(session.connection())
+        with engine.begin() as connection:  # no triggers: those of the declared tables may speak of tables still to come
+            config = migrating.config(connection)
+            if script.get_heads():
+                command.upgrade(config, "head")
             made = command.revision(config, message, autogenerate=True, rev_id=number)
-        database.close()
+        engine.dispose()
     path = Path(made.path)  # type: ignore[union-attr]
     path.write_text("".join(line for line in path.open() if "# ###" not in line))
     for tidy in (["format"], ["check", "--fix"]):

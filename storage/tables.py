@@ -24,9 +24,12 @@ ROLES = ("reviewer", "engineer", "viewer", "admin")
 SPLITS = ("train", "validation", "test")
 CHOICES = ("left", "right", "tie", "both_bad")
 EXAMPLE_STATES = ("draft", "approved", "rejected")
-RUN_STATES = ("queued", "running", "finished", "failed", "cancelled", "lost")
+RUN_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled", "lost")
 LIVE = text("voided_at IS NULL")
-JOB_STATES = ("queued", "running", "finished", "failed", "cancelled")
+JOB_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled")
+JOB_KINDS = ("answer", "score", "export", "keep")
+PURPOSES = ("task", "keep", "canary")
+PAIR_KINDS = ("real", "repeat", "gold", "training")
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -75,6 +78,20 @@ class SignInFailure(SQLModel, table=True):
     at: float = Field(default_factory=time.time)
 
 
+class ApiKey(SQLModel, table=True):
+    """A key for the HTTP interface. It acts with its own role, never above its maker's; only its hash is kept."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (one_of("role", ROLES),)
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    role: str
+    key_hash: str = Field(unique=True)
+    created_by: int | None = Field(default=None, foreign_key="user.id")
+    created_at: float = Field(default_factory=time.time)
+    revoked_at: float | None = None
+
+
 class Setting(SQLModel, table=True):
     """Facts of this installation, such as the base's fingerprint and the adapter in use."""
 
@@ -83,10 +100,14 @@ class Setting(SQLModel, table=True):
 
 
 class PromptSet(SQLModel, table=True):
+    """Named prompts. `purpose`: the team's own task; "keep": good answers that must stay good; "canary": general abilities."""
+
     __tablename__ = "prompt_set"
+    __table_args__ = (one_of("purpose", PURPOSES),)
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
     source: str = ""
+    purpose: str = Field(default="task", sa_column_kwargs={"server_default": "task"})
     created_by: int | None = Field(default=None, foreign_key="user.id")
     created_at: float = Field(default_factory=time.time)
 
@@ -101,6 +122,8 @@ class Prompt(SQLModel, table=True):
     reference: str = Field(default="", sa_type=Text)
     category: str = ""
     tags: list[str] = Field(default_factory=list, sa_column=json_column("[]"))
+    history: list[dict[str, str]] = Field(default_factory=list, sa_column=json_column("[]"))  # earlier turns: role, content
+    expects: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))  # what a canary's answer must satisfy
     cluster: str = ""
     content_hash: str
     line: int = 0
@@ -136,6 +159,8 @@ class Adapter(SQLModel, table=True):
     status_reason: str = ""
     wanted: bool = False
     resident: bool = False
+    pinned: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})
+    about: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))  # what it was made from: a blend's parts, its passport
     run_id: str | None = Field(default=None, foreign_key="run.id")
     created_by: int | None = Field(default=None, foreign_key="user.id")
     created_at: float = Field(default_factory=time.time)
@@ -151,6 +176,7 @@ class Arm(SQLModel, table=True):
     adapter_id: int | None = Field(default=None, foreign_key="adapter.id")
     system_prompt: str = Field(default="", sa_type=Text)
     decode: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
+    remote: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))  # address and model of a remote arm; never its key
     settings_hash: str
     created_at: float = Field(default_factory=time.time)
 
@@ -158,9 +184,7 @@ class Arm(SQLModel, table=True):
 class Answer(SQLModel, table=True):
     """One arm's stored output for one prompt, with what is needed to produce it again."""
 
-    __table_args__ = (
-        Index("uq_answer_live", "arm_id", "prompt_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
-    )
+    __table_args__ = (Index("uq_answer_live", "arm_id", "prompt_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),)
     id: int | None = Field(default=None, primary_key=True)
     arm_id: int = Field(foreign_key="arm.id", index=True)
     prompt_id: int = Field(foreign_key="prompt.id", index=True)
@@ -173,6 +197,8 @@ class Answer(SQLModel, table=True):
     adapter_hash: str = ""
     template_hash: str = ""
     decode_hash: str = ""
+    engine: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))  # device, dtype, quantisation, versions
+    cost: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})  # of a remote arm, in its own currency
     seed: int = 0
     created_at: float = Field(default_factory=time.time)
     voided_at: float | None = None
@@ -180,11 +206,16 @@ class Answer(SQLModel, table=True):
 
 
 class Study(SQLModel, table=True):
-    """A declared comparison. What it declares is fixed once it is open (trigger); only its state moves."""
+    """A declared comparison. What it declares is fixed once it is open (trigger); only its state moves.
+
+    `scale`: how a criterion is judged, by side (left, right, same) or in points (1-5 for each answer). `checks`: repeats, plain pairs and
+    the blinding question are mixed in.
+    """
 
     __table_args__ = (
         one_of("state", ("draft", "open", "paused", "closed")),
         one_of("reveal", ("after_close", "after_vote")),
+        one_of("scale", ("sides", "points")),
         CheckConstraint("votes_per_pair >= 1", name="votes_per_pair"),
     )
     id: int | None = Field(default=None, primary_key=True)
@@ -192,8 +223,11 @@ class Study(SQLModel, table=True):
     state: str = "draft"
     set_id: int = Field(foreign_key="prompt_set.id")
     split: str = "test"
+    tags: list[str] = Field(default_factory=list, sa_column=json_column("[]"))  # only prompts with one of them; empty: all
     votes_per_pair: int = 1
     reveal: str = "after_close"
+    scale: str = Field(default="sides", sa_column_kwargs={"server_default": "sides"})
+    checks: bool = Field(default=True, sa_column_kwargs={"server_default": "1"})
     criteria: list[str] = Field(default_factory=list, sa_column=json_column("[]"))
     reasons: list[str] = Field(default_factory=list, sa_column=json_column("[]"))
     rule: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
@@ -208,6 +242,14 @@ class StudyArm(SQLModel, table=True):
     __tablename__ = "study_arm"
     study_id: int = Field(foreign_key="study.id", primary_key=True)
     arm_id: int = Field(foreign_key="arm.id", primary_key=True)
+
+
+class StudyReviewer(SQLModel, table=True):
+    """Who may judge a study. None named: every reviewer."""
+
+    __tablename__ = "study_reviewer"
+    study_id: int = Field(foreign_key="study.id", primary_key=True)
+    user_id: int = Field(foreign_key="user.id", primary_key=True)
 
 
 class IdenticalPair(SQLModel, table=True):
@@ -225,7 +267,7 @@ class Assignment(SQLModel, table=True):
     """One pair of answers given to one reviewer. Sides are drawn once, by a CSPRNG, and stored. `id` is random. Append-only."""
 
     __table_args__ = (
-        one_of("kind", ("real", "repeat", "gold", "training")),
+        one_of("kind", PAIR_KINDS),
         UniqueConstraint("study_id", "reviewer_id", "pair_key", "kind"),
         CheckConstraint("left_answer_id <> right_answer_id", name="two_answers"),
     )
@@ -260,6 +302,66 @@ class Vote(SQLModel, table=True):
     comment: str = Field(default="", sa_type=Text)
     request_key: str
     seconds: float = 0.0  # from served to vote, by the server's clock
+    created_at: float = Field(default_factory=time.time)
+
+
+class Guess(SQLModel, table=True):
+    """A reviewer's answer to "which one is the tuned model?", asked on a sample of votes to measure the blinding. Append-only."""
+
+    __table_args__ = (one_of("choice", ("left", "right", "unsure")),)
+    assignment_id: str = Field(foreign_key="assignment.id", primary_key=True)
+    reviewer_id: int = Field(foreign_key="user.id")
+    choice: str
+    created_at: float = Field(default_factory=time.time)
+
+
+class Skip(SQLModel, table=True):
+    """A pair a reviewer would not judge, and why. Append-only."""
+
+    assignment_id: str = Field(foreign_key="assignment.id", primary_key=True)
+    reviewer_id: int = Field(foreign_key="user.id")
+    reason: str = Field(sa_type=Text)
+    request_key: str = Field(unique=True)
+    created_at: float = Field(default_factory=time.time)
+
+
+class PracticeVote(SQLModel, table=True):
+    """A reviewer's answer to one of the training pairs shown before the first study. Never counted. Append-only."""
+
+    __tablename__ = "practice_vote"
+    __table_args__ = (one_of("choice", CHOICES), UniqueConstraint("user_id", "pair"))
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = Field(foreign_key="user.id")
+    pair: int
+    choice: str
+    created_at: float = Field(default_factory=time.time)
+
+
+class ReviewerDecision(SQLModel, table=True):
+    """Whether a doubted reviewer's votes in a study count. Append-only; the newest counts, and none means: aside while in doubt."""
+
+    __tablename__ = "reviewer_decision"
+    id: int | None = Field(default=None, primary_key=True)
+    study_id: int = Field(foreign_key="study.id", index=True)
+    reviewer_id: int = Field(foreign_key="user.id")
+    counted: bool
+    reason: str = Field(default="", sa_type=Text)
+    decided_by: int | None = Field(default=None, foreign_key="user.id")
+    created_at: float = Field(default_factory=time.time)
+
+
+class Adjudication(SQLModel, table=True):
+    """A lead's decision on a pair that reviewers judged differently; their votes stay. Append-only; the newest counts."""
+
+    __table_args__ = (one_of("choice", ("first", "second", "tie", "both_bad")),)
+    id: int | None = Field(default=None, primary_key=True)
+    study_id: int = Field(foreign_key="study.id", index=True)
+    prompt_id: int = Field(foreign_key="prompt.id")
+    first_answer_id: int = Field(foreign_key="answer.id")  # the smaller id, whichever side it stood on
+    second_answer_id: int = Field(foreign_key="answer.id")
+    choice: str
+    reason: str = Field(default="", sa_type=Text)
+    decided_by: int | None = Field(default=None, foreign_key="user.id")
     created_at: float = Field(default_factory=time.time)
 
 
@@ -311,6 +413,31 @@ class SnapshotExample(SQLModel, table=True):
     example_id: int = Field(foreign_key="example.id", primary_key=True)
 
 
+class Preference(SQLModel, table=True):
+    """A judged answer or pair frozen in a snapshot, for DPO (`rejected` beside `chosen`) and KTO (`label` of `chosen` alone)."""
+
+    __table_args__ = (one_of("kind", ("pair", "single")),)
+    snapshot_id: int = Field(foreign_key="snapshot.id", primary_key=True)
+    seq: int = Field(primary_key=True)
+    kind: str
+    prompt_id: int = Field(foreign_key="prompt.id")
+    chosen: str = Field(sa_type=Text)
+    rejected: str = Field(default="", sa_type=Text)
+    label: bool = True
+    split: str = "train"
+    vote_id: str = Field(default="")  # where it comes from
+
+
+class Sweep(SQLModel, table=True):
+    """A small grid of runs queued together: its base spec, what varies, and the budget it was started with."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    snapshot_id: int = Field(foreign_key="snapshot.id")
+    spec: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
+    created_by: int | None = Field(default=None, foreign_key="user.id")
+    created_at: float = Field(default_factory=time.time)
+
+
 class Run(SQLModel, table=True):
     """One training run. The run directory is the truth while it runs; this row is a copy kept by a service."""
 
@@ -322,6 +449,7 @@ class Run(SQLModel, table=True):
     status: str = "queued"
     message: str = ""
     after: str = ""  # how far the follow-up is: "" | registered | answered | scored
+    sweep_id: int | None = Field(default=None, foreign_key="sweep.id")
     started_at: float | None = None
     ended_at: float | None = None
     created_by: int | None = Field(default=None, foreign_key="user.id")
@@ -343,7 +471,7 @@ class RunEvent(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """Background work of the app itself: answering a prompt set, scoring it."""
 
-    __table_args__ = (one_of("status", JOB_STATES), one_of("kind", ("answer", "score")))
+    __table_args__ = (one_of("status", JOB_STATES), one_of("kind", JOB_KINDS))
     id: int | None = Field(default=None, primary_key=True)
     kind: str
     status: str = "queued"
@@ -383,6 +511,32 @@ class ScoreRow(SQLModel, table=True):
     signature: str
 
 
+class IntegrityCheck(SQLModel, table=True):
+    """One look at whether the arms are what they say: the base's fingerprint, an adapter's effect. Append-only."""
+
+    __tablename__ = "integrity_check"
+    __table_args__ = (one_of("kind", ("base", "adapter", "pair")),)
+    id: int | None = Field(default=None, primary_key=True)
+    at: float = Field(default_factory=time.time)
+    kind: str
+    adapter_id: int | None = Field(default=None, foreign_key="adapter.id")
+    ok: bool
+    words: str = Field(default="", sa_type=Text)
+    detail: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
+    voided: int = 0  # answers made since the last good check and taken back by this one
+
+
+class Promotion(SQLModel, table=True):
+    """An adapter put into use, or the base again (none). `evidence`: what the page showed. Append-only; the newest counts."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    adapter_id: int | None = Field(default=None, foreign_key="adapter.id")
+    evidence: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
+    reason: str = Field(default="", sa_type=Text)
+    decided_by: int | None = Field(default=None, foreign_key="user.id")
+    created_at: float = Field(default_factory=time.time)
+
+
 class Audit(SQLModel, table=True):
     """Who did what, when. Append-only."""
 
@@ -393,4 +547,7 @@ class Audit(SQLModel, table=True):
     detail: dict[str, Any] = Field(default_factory=dict, sa_column=json_column("{}"))
 
 
-APPEND_ONLY = ("assignment", "vote", "correction", "audit", "run_event", "identical_pair")
+APPEND_ONLY = (
+    "assignment", "vote", "correction", "audit", "run_event", "identical_pair", "guess", "skip", "practice_vote", "reviewer_decision",
+    "adjudication", "integrity_check", "promotion",
+)  # fmt: skip

@@ -38,13 +38,13 @@ def _always(table: str, message: str) -> Iterator[Rule]:
 
 
 DECLARED = (
-    "id", "name", "set_id", "split", "votes_per_pair", "reveal", "criteria", "reasons", "rule", "last_prompt_id",
-    "created_by", "created_at",
+    "id", "name", "set_id", "split", "tags", "votes_per_pair", "reveal", "criteria", "scale", "checks", "reasons", "rule",
+    "last_prompt_id", "created_by", "created_at",
 )  # fmt: skip
-PROMPT_FIXED = ("id", "set_id", "split", "instruction", "input", "reference", "content_hash")
+PROMPT_FIXED = ("id", "set_id", "split", "instruction", "input", "history", "reference", "content_hash")
 ANSWER_FIXED = (
     "id", "arm_id", "prompt_id", "text", "prompt_tokens", "new_tokens", "finish", "seconds",
-    "base_hash", "adapter_hash", "template_hash", "decode_hash", "seed", "created_at",
+    "base_hash", "adapter_hash", "template_hash", "decode_hash", "engine", "cost", "seed", "created_at",
 )  # fmt: skip
 EXAMPLE_FIXED = ("id", "prompt_id", "instruction", "input", "output", "split", "origin", "origin_id", "created_at")
 _STATE = "(SELECT state FROM study WHERE id = {row}.study_id) <> 'draft'"
@@ -55,7 +55,7 @@ def rules() -> list[Rule]:
     found: list[Rule] = []
     for table in APPEND_ONLY:
         found += _always(table, f"{table} rows are kept for good: they are never changed or deleted. Add a new row instead.")
-    for table in ("snapshot", "snapshot_example"):
+    for table in ("snapshot", "snapshot_example", "preference"):
         found += _always(table, "A snapshot is frozen. Make a new one instead.")
     found += _always("arm", "An arm never changes. Other settings are another arm: add one instead.")
     fixed = "What a study declares is fixed once it is open. Make a new study instead."
@@ -66,20 +66,33 @@ def rules() -> list[Rule]:
         Rule("study_closed", "study", "UPDATE", "A closed study stays closed. Make a new study instead.",
              "OLD.state = 'closed' AND NEW.state <> 'closed'"),
         Rule("study_delete", "study", "DELETE", "An opened study is kept for good. Close it instead.", "OLD.state <> 'draft'"),
-        Rule("study_arm_insert", "study_arm", "INSERT", fixed, _STATE.format(row="NEW")),
-        Rule("study_arm_update", "study_arm", "UPDATE", fixed, f"{_STATE.format(row='OLD')} OR {_STATE.format(row='NEW')}"),
-        Rule("study_arm_delete", "study_arm", "DELETE", fixed, _STATE.format(row="OLD")),
         Rule("prompt_text", "prompt", "UPDATE", "A prompt's texts and split are for life. Import a new prompt instead.",
              _changed(*PROMPT_FIXED)),
         Rule("answer_text", "answer", "UPDATE", "A stored answer never changes. Void it and store another instead.",
              _changed(*ANSWER_FIXED)),
         Rule("example_text", "example", "UPDATE", "An example's texts never change. Add another example instead.",
              _changed(*EXAMPLE_FIXED)),
-        Rule("snapshot_used", "snapshot_example", "INSERT", "A run uses this snapshot already. Make a new one instead.",
-             "EXISTS (SELECT 1 FROM run WHERE run.snapshot_id = NEW.snapshot_id)"),
+        *(Rule(f"{table}_used", table, "INSERT", "A run uses this snapshot already. Make a new one instead.",
+               "EXISTS (SELECT 1 FROM run WHERE run.snapshot_id = NEW.snapshot_id)") for table in ("snapshot_example", "preference")),
         Rule("vote_own", "vote", "INSERT", "A vote comes from the reviewer who was given the pair. Ask for a pair of your own.",
              "NEW.reviewer_id IS DISTINCT FROM (SELECT reviewer_id FROM assignment WHERE id = NEW.assignment_id)"),
     ]  # fmt: skip
+    for table in ("study_arm", "study_reviewer"):
+        found += [
+            Rule(f"{table}_insert", table, "INSERT", fixed, _STATE.format(row="NEW")),
+            Rule(f"{table}_update", table, "UPDATE", fixed, f"{_STATE.format(row='OLD')} OR {_STATE.format(row='NEW')}"),
+            Rule(f"{table}_delete", table, "DELETE", fixed, _STATE.format(row="OLD")),
+        ]
+    for table in ("guess", "skip", "correction"):
+        found.append(
+            Rule(
+                f"{table}_own",
+                table,
+                "INSERT",
+                "It comes from the reviewer who was given the pair. Ask for a pair of your own.",
+                "NEW.reviewer_id IS DISTINCT FROM (SELECT reviewer_id FROM assignment WHERE id = NEW.assignment_id)",
+            )
+        )
     return found
 
 

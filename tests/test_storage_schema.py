@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
@@ -22,12 +23,20 @@ from storage import errors, migrating, triggers
 from storage.database import Database
 from storage.tables import (
     APPEND_ONLY,
+    Adjudication,
     Audit,
     Correction,
     Example,
+    Guess,
     IdenticalPair,
+    IntegrityCheck,
+    PracticeVote,
+    Preference,
+    Promotion,
+    ReviewerDecision,
     Run,
     RunEvent,
+    Skip,
     Snapshot,
     SnapshotExample,
     Study,
@@ -43,7 +52,17 @@ def schema(path: Path) -> dict[str, str]:
     """Name to normalised SQL of everything in the file, column and constraint order aside."""
     with closing(sqlite3.connect(path)) as raw:
         rows = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'").fetchall()
-    return {name: "\n".join(sorted(re.sub(r"\s+", " ", line).strip(" ,") for line in sql.splitlines())) for name, sql in rows}
+    return {
+        name: "\n".join(
+            sorted(re.sub(r"\s+", " ", line).strip(" ,").replace('TABLE "', "TABLE ").replace('" (', " (") for line in _lines(sql))
+        )
+        for name, sql in rows
+    }
+
+
+def _lines(sql: str) -> list[str]:
+    """One column or constraint a line: SQLite appends an added column to the last one."""
+    return re.sub(r"\)\s*$", "", re.sub(r",\s*(?=(\w+|\"\w+\") (VARCHAR|TEXT|JSON|FLOAT|INTEGER|BOOLEAN))", ",\n", sql)).splitlines()
 
 
 def file_bytes(db: Database) -> bytes:
@@ -89,7 +108,7 @@ def test_every_trigger_is_there(db: Database) -> None:
         present = set(triggers._present(session.connection()))
     assert present == {triggers.PREFIX + rule.name for rule in triggers.rules()}
     assert {f"keep_{table}_{event}" for table in APPEND_ONLY for event in ("update", "delete")} <= present
-    assert len(APPEND_ONLY) == 6
+    assert len(APPEND_ONLY) == 13
 
 
 def test_a_missing_or_weakened_trigger_is_put_back(db: Database) -> None:
@@ -112,10 +131,18 @@ def add_one_of_each(db: Database) -> None:
         session.add(Correction(id="c", assignment_id=first, reviewer_id=1, text="better", request_key="key"))
         session.add(Audit(id=1, user_id=1, action="did"))
         session.add(IdenticalPair(study_id=1, prompt_id=1, first_answer_id=1, second_answer_id=2))
+        session.add(Guess(assignment_id=first, reviewer_id=1, choice="unsure"))
+        session.add(Skip(assignment_id=first, reviewer_id=1, reason="no", request_key="key"))
+        session.add(PracticeVote(user_id=1, pair=1, choice="left"))
+        session.add(ReviewerDecision(study_id=1, reviewer_id=1, counted=False))
+        session.add(Adjudication(study_id=1, prompt_id=1, first_answer_id=1, second_answer_id=2, choice="tie"))
+        session.add(IntegrityCheck(kind="base", ok=True))
+        session.add(Promotion(reason="better"))
         session.add_all(Example(id=n, instruction="i", output="o", origin="imported", origin_id=str(n)) for n in (1, 2))
         session.add(Snapshot(id=1, content_hash="h"))
         session.flush()
         session.add(SnapshotExample(snapshot_id=1, example_id=1))
+        session.add(Preference(snapshot_id=1, seq=1, kind="pair", prompt_id=1, chosen="a", rejected="b"))
         session.flush()
         session.add(Run(id="r", snapshot_id=1, folder="f"))
         session.flush()
@@ -129,7 +156,7 @@ def filled(db: Database) -> Database:
 
 
 REFUSED = [
-    *[f"DELETE FROM {table}" for table in (*APPEND_ONLY, "arm", "snapshot", "snapshot_example", "study", "study_arm")],
+    *[f"DELETE FROM {table}" for table in (*APPEND_ONLY, "arm", "snapshot", "snapshot_example", "preference", "study", "study_arm")],
     "UPDATE vote SET choice = 'right'",
     "UPDATE vote SET comment = comment",
     "UPDATE assignment SET left_answer_id = right_answer_id, right_answer_id = left_answer_id",
@@ -156,6 +183,15 @@ REFUSED = [
     "UPDATE snapshot SET content_hash = 'x'",
     "UPDATE snapshot_example SET example_id = 2",
     "INSERT INTO snapshot_example VALUES (1, 2)",
+    "INSERT INTO preference SELECT 1, 2, kind, prompt_id, chosen, rejected, label, split, vote_id FROM preference",
+    "INSERT INTO study_reviewer VALUES (1, 1)",
+    "UPDATE guess SET choice = 'left'",
+    "UPDATE adjudication SET choice = 'first'",
+    "UPDATE study SET scale = 'points'",
+    "UPDATE study SET tags = '[\"a\"]'",
+    "UPDATE study SET checks = 0",
+    "UPDATE prompt SET history = '[1]'",
+    "UPDATE answer SET engine = '[1]'",
 ]  # fmt: skip
 
 ALLOWED = [
@@ -221,6 +257,55 @@ def test_a_newer_database_is_refused_and_left_alone(db: Database) -> None:
     with pytest.raises(errors.Newer, match=r"newer Tiebreak.*9999.*Update"):
         again.migrate()
     assert file_bytes(again) == before
+
+
+def at_revision(path: Path, number: str) -> None:
+    """An empty database as that revision left it."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        command.upgrade(migrating.config(connection), number)
+    engine.dispose()
+
+
+OLD_ROWS = """
+INSERT INTO user (id, name, role, password_hash, created_at) VALUES (1, 'Rita', 'reviewer', '', 1.0);
+INSERT INTO prompt_set (id, name, source, created_at) VALUES (1, 'tickets', '', 1.0);
+INSERT INTO prompt (id, set_id, split, instruction, input, reference, category, cluster, content_hash, line)
+    VALUES (1, 1, 'test', 'why', '', '', '', '', 'h', 1);
+INSERT INTO arm (id, name, kind, system_prompt, settings_hash, created_at)
+    VALUES (1, 'a', 'base', '', '1', 1.0), (2, 'b', 'base', '', '2', 1.0);
+INSERT INTO answer (id, arm_id, prompt_id, text, prompt_tokens, new_tokens, finish, seconds, base_hash, adapter_hash, template_hash,
+    decode_hash, seed, created_at, void_reason) SELECT id, id, 1, 'text', 1, 1, 'stop', 1, '', '', '', '', 0, 1.0, '' FROM arm;
+INSERT INTO study (id, name, state, set_id, split, votes_per_pair, reveal, created_at)
+    VALUES (1, 's', 'open', 1, 'test', 1, 'after_close', 1.0);
+INSERT INTO assignment (id, study_id, reviewer_id, prompt_id, left_answer_id, right_answer_id, pair_key, kind, marked, served_at)
+    VALUES ('x', 1, 1, 1, 1, 2, '1-2', 'real', '', 1.0);
+INSERT INTO vote (id, assignment_id, reviewer_id, revision, choice, comment, request_key, seconds, created_at)
+    VALUES ('v', 'x', 1, 1, 'left', '', 'k', 1.0, 1.0);
+INSERT INTO snapshot (id, content_hash, created_at) VALUES (1, 'h', 1.0);
+INSERT INTO run (id, snapshot_id, folder, status, message, after, created_at) VALUES ('r', 1, 'f', 'finished', '', '', 1.0);
+INSERT INTO run_event (run_id, seq, kind, step, at) VALUES ('r', 1, 'step', 1, 1.0);
+INSERT INTO job (id, kind, status, title, total, done, message, owner, created_at) VALUES (1, 'answer', 'finished', '', 0, 0, '', '', 1.0);
+"""
+
+
+def test_a_database_of_the_first_schema_migrates_with_everything_in_it(home: Path) -> None:
+    path = home / "tiebreak.db"
+    at_revision(path, "0001")
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(OLD_ROWS)
+    db = Database(f"sqlite:///{path}")
+    db.migrate()
+    with db.session() as session:
+        connection = session.connection()
+        for table in ("vote", "assignment", "run", "run_event", "job", "study", "prompt"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 1, table
+        assert connection.exec_driver_sql("SELECT scale, tags, checks FROM study").one() == ("sides", "[]", 1)
+    run_sql(db, "UPDATE run SET status = 'paused'")
+    for wrong in ("UPDATE run SET status = '?'", "UPDATE job SET kind = '?'", "UPDATE prompt_set SET purpose = '?'"):
+        with pytest.raises(Exception, match="CHECK constraint failed"):
+            run_sql(db, wrong)
+    test_every_trigger_is_there(db)
 
 
 def test_two_programs_migrating_at_once_both_succeed(home: Path) -> None:
