@@ -33,10 +33,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One step of one row, with its new text, which may be empty. All rows of one `generate` call advance in step, one token a step."""
+    """One step of one row, with its new text, which may be empty. All rows of one `generate` call advance in step, one token a step.
+
+    `prompt_tokens`, where the engine counts them, is there for who stops before the end and never sees Done.
+    """
 
     request_id: str
     text: str
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A row ended without an answer. `error` is a sentence fit to show."""
+    """A row ended without an answer. `error` is a sentence fit to show; `fault` says whether asking again could help."""
 
     request_id: str
     error: str
+    fault: Literal["request", "engine"] = "engine"
 
 
 Event = Delta | Done | Failed
@@ -70,6 +75,14 @@ class Status:
     state: Literal["loading", "ready", "failed"]
     message: str
     share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Rows at this moment: waiting to join, and under way."""
+
+    waiting: int = 0
+    running: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,16 @@ class Identity:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One look at whether an arm computes what it did when it was loaded. `kind`: base | adapter | pair (beside the base, in one batch)."""
+
+    kind: Literal["base", "adapter", "pair"]
+    ok: bool
+    words: str
+    detail: dict[str, str | float] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """Thread-safe: any thread may call any method; one inference thread of the engine's own touches the model."""
 
@@ -93,6 +116,9 @@ class Engine(Protocol):
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Block until ready. Raises Unavailable when loading failed or the time is over."""
+
+    def activity(self) -> Activity:
+        """For the figures of a running app; never waits."""
 
     def identity(self) -> Identity:
         """Raises Unavailable until ready."""
@@ -105,6 +131,12 @@ class Engine(Protocol):
 
     def unload(self, name: str) -> None:
         """Forget an adapter once no row uses it. Unknown names are ignored."""
+
+    def check(self, name: str = BASE) -> Check:
+        """Look, between two steps, whether the base, or an adapter in one batch with it, is what was loaded. A base that is not stops all.
+
+        Raises Unavailable where nothing can be looked at.
+        """
 
     def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         """Answer all requests as one mixed batch; closing the iterator cancels its rows. Order of rows is kept by id, not by position.

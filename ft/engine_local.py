@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ft.engine import BASE, Failed, Identity, Request, Status
+from ft.engine import BASE, Check, Failed, Identity, Request, Status
 from ft.errors import BadInput, Unavailable, UserError
 from ft.streams import Call, EventStream
 
@@ -108,6 +109,13 @@ class LocalEngine:
                 self._publish(gone=name)
 
         self._do(_Command(act, ready=lambda: not self._gathering.uses(name)))
+
+    def check(self, name: str = BASE) -> Check:
+        self.wait_ready(0)
+        found: list[Check] = []
+        with suppress(Unavailable):  # of a base that has changed: the engine's state says so
+            self._do(_Command(lambda: found.append(self._residents.check(name)), ready=lambda: True))
+        return found[0] if found else Check("base", False, self._status.message)
 
     def generate(self, requests: Sequence[Request]) -> EventStream:
         if len({request.id for request in requests}) != len(requests):

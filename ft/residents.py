@@ -10,12 +10,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ft.adapters import AdapterFacts, vet
-from ft.engine import BASE, Message
+from ft.engine import BASE, Check, Message
 from ft.errors import BadInput, Conflict, Unavailable
 from ft.models import LoadedBase
 from ft.parcels import WEIGHTS
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 PROBE = (Message("system", "You answer support questions."), Message("user", "How do I change the address on my invoice?"))
 SAMPLE = 64  # values of each tensor
 NO_EFFECT = 1e-6  # of the largest logit
+DRIFT = {"float32": 1e-3}  # of the largest logit: more is another arm's
+DRIFT_HALF = 0.03  # half precision rounds differently in another batch
 
 
 class BaseChanged(Exception):
@@ -35,6 +37,7 @@ class BaseChanged(Exception):
 class Resident:
     peft_name: str
     facts: AdapterFacts
+    logits: torch.Tensor  # of the probe, when it came
 
 
 class Residents:
@@ -43,6 +46,7 @@ class Residents:
         self._model: Any = base.model
         self._peft: Any = None
         self._resident: dict[str, Resident] = {}
+        self._drift = DRIFT.get(base.dtype, DRIFT_HALF) if base.quantisation == "none" else DRIFT_HALF
         self._numbers = itertools.count(1)  # a PEFT name is never used twice
         self._probe = torch.tensor([encode(base.tokenizer, PROBE)], device=base.device)
         self._logits = self._probe_logits(BASE)
@@ -81,8 +85,8 @@ class Residents:
         peft_name = f"a{next(self._numbers)}"
         try:
             self._add(peft_name, facts, weights)
-            self._resident[name] = Resident(peft_name, facts)
-            self._must_work(name)
+            self._resident[name] = Resident(peft_name, facts, torch.empty(0))
+            self._resident[name] = Resident(peft_name, facts, self._must_work(name))
         except BaseException as error:
             self._resident.pop(name, None)
             self._forget(peft_name)
@@ -105,6 +109,19 @@ class Residents:
         """Raises BaseChanged unless tensors and logits of the base are as they were loaded."""
         if self._sample_hash() != self._sample or not torch.allclose(self._probe_logits(BASE), self._logits, rtol=1e-3, atol=1e-3):
             raise BaseChanged
+
+    def check(self, name: str) -> Check:
+        """The base, or an adapter in one batch with it: each row must compute what it did alone when it was loaded. Raises BaseChanged."""
+        if name == BASE:
+            self.check_base()
+            return Check("base", True, "The base is what was loaded.", {"tensors": self._sample[:16]})
+        if name not in self._resident:
+            raise Unavailable("That adapter is not in memory. Load it and try again.")
+        first = self._resident[name].logits
+        if self.runs_alone(name):
+            return _compared("adapter", {"adapter": (first, self._probe_logits(name))}, self._drift)
+        base, own = self._logits_of([BASE, name])
+        return _compared("pair", {"base": (self._logits, base), "adapter": (first, own)}, self._drift)
 
     def _add(self, peft_name: str, facts: AdapterFacts, weights: dict[str, torch.Tensor]) -> None:
         from peft import LoraConfig, PeftModel, set_peft_model_state_dict
@@ -130,12 +147,13 @@ class Residents:
         self._peft.requires_grad_(False)
         self._peft.eval()
 
-    def _must_work(self, name: str) -> None:
+    def _must_work(self, name: str) -> torch.Tensor:
         logits = self._probe_logits(name)
         if not bool(torch.isfinite(logits).all()):
             raise BadInput("With this adapter the model computes no numbers any more. Train it again with a lower learning rate.")
         if float((logits - self._logits).abs().max()) <= NO_EFFECT * float(self._logits.abs().max()):
             raise BadInput("This adapter changes nothing: its answers would be the base model's. Train it, or save the trained weights.")
+        return logits
 
     def _forget(self, peft_name: str) -> None:
         """Never the active one: PEFT would go on naming it. With the last one PEFT goes too, and the base runs as it was loaded."""
@@ -150,8 +168,12 @@ class Residents:
 
     @torch.no_grad()
     def _probe_logits(self, name: str) -> torch.Tensor:
-        found = self.forward([name], input_ids=self._probe, attention_mask=torch.ones_like(self._probe)).logits
-        return found[0].float().cpu()
+        return self._logits_of([name])[0]
+
+    @torch.no_grad()
+    def _logits_of(self, names: Sequence[str]) -> torch.Tensor:
+        rows = self._probe.expand(len(names), -1)
+        return self.forward(names, input_ids=rows, attention_mask=torch.ones_like(rows)).logits.float().cpu()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _sample_hash(self) -> str:
@@ -165,6 +187,14 @@ class Residents:
             found.update(f"{key.replace('.base_layer', '')}|{tuple(tensor.shape)}|".encode())
             found.update(flat[chosen].double().cpu().numpy().tobytes())
         return found.hexdigest()
+
+
+def _compared(kind: Literal["adapter", "pair"], rows: dict[str, tuple[torch.Tensor, torch.Tensor]], limit: float) -> Check:
+    """Each row against what it gave alone at its loading; `drift` is the largest difference, as a share of the largest logit."""
+    drift = {who: float((now - then).abs().max() / then.abs().max()) for who, (then, now) in rows.items()}
+    wrong = [who for who, share in drift.items() if not share <= limit]
+    words = f"In one batch with the other, the {wrong[0]} no longer computes what it did alone." if wrong else "Each row is its own arm's."
+    return Check(kind, not wrong, words, {f"{who} drift": share for who, share in drift.items()})
 
 
 def _finite_weights(folder: Path) -> dict[str, torch.Tensor]:

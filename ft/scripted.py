@@ -15,7 +15,7 @@ from typing import Literal
 
 from ft.adapters import vet
 from ft.bases import BaseShape
-from ft.engine import BASE, Delta, Done, Event, Failed, Identity, Request, Status
+from ft.engine import BASE, Check, Delta, Done, Event, Failed, Identity, Request, Status
 from ft.errors import BadInput, Conflict, Unavailable
 from ft.specs import digest
 from ft.template import DEFAULT_SYSTEM, VERSION
@@ -87,6 +87,12 @@ class ScriptedEngine:
     def unload(self, name: str) -> None:
         with self._lock:
             self._adapters.pop(name, None)
+
+    def check(self, name: str = BASE) -> Check:
+        self.wait_ready()
+        if name != BASE and name not in self.adapters():
+            raise Unavailable("That adapter is not in memory. Load it and try again.")
+        return Check("base" if name == BASE else "pair", True, "Scripted answers: there are no weights to look at.")
 
     def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         prepared = [self._prepare(request) for request in requests]

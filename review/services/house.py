@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ft.engine import Engine, Event, Identity, Request, Status
+from ft.engine import BASE, Check, Engine, Event, Identity, Request, Status
 from ft.errors import Unavailable, UserError
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
@@ -71,6 +71,9 @@ class EngineOnDemand:
     def unload(self, name: str) -> None:
         if self._engine:
             self._engine.unload(name)
+
+    def check(self, name: str = BASE) -> Check:
+        return self.open().check(name)
 
     def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         return self.open().generate(requests)
