@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ft.engine import BASE, Check, Failed, Identity, Request, Status
+from ft.engine import BASE, Activity, Check, Failed, Identity, Request, Status
 from ft.errors import BadInput, Unavailable, UserError
 from ft.streams import Call, EventStream
 
@@ -69,6 +69,9 @@ class LocalEngine:
             raise Unavailable(f"The model is still loading ({status.share:.0%}: {status.message}). Try again in a moment.")
         if status.state == "failed":
             raise Unavailable(status.message)
+
+    def activity(self) -> Activity:
+        return self._gathering.activity() if self._identity else Activity()
 
     def identity(self) -> Identity:
         self.wait_ready(0)

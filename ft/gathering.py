@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from ft.decoding import Batch, Row
-from ft.engine import Delta, Done, Failed, Request
+from ft.engine import Activity, Delta, Done, Failed, Request
 from ft.errors import UserError
 from ft.models import LoadedBase
 from ft.residents import Residents
@@ -49,6 +49,12 @@ class Gathering:
         """Whether a row, waiting or under way, is answered by this adapter."""
         waiting = any(request.adapter == adapter for call in self._calls for request in call.requests())
         return waiting or any(row.request.adapter == adapter for row in self.rows())
+
+    def activity(self) -> Activity:
+        """May be called on any thread."""
+        with self._lock:
+            waiting = sum(len(call.requests()) for call in self._calls)
+        return Activity(waiting, sum(len(batch.rows) for batch in list(self._batches.values())))
 
     def rows(self) -> Iterator[Row]:
         """Those under way."""
@@ -126,13 +132,15 @@ class Gathering:
         try:
             prompt = encode(self._base.tokenizer, request.messages)
         except UserError as error:
-            return Failed(request.id, str(error))
+            return Failed(request.id, str(error), "request")
         except Exception:
             log.exception("a prompt could not be encoded")
-            return Failed(request.id, "The prompt could not be read by the model's tokenizer. Remove unusual characters and try again.")
+            words = "The prompt could not be read by the model's tokenizer. Remove unusual characters and try again."
+            return Failed(request.id, words, "request")
         context = min(self._base.context_length, self.max_tokens)
         if len(prompt) >= context:
-            return Failed(request.id, f"The prompt has {len(prompt)} tokens; this model reads at most {context}. Shorten it.")
+            words = f"The prompt has {len(prompt)} tokens; this model reads at most {context}. Shorten it."
+            return Failed(request.id, words, "request")
         return Row(request, prompt, min(request.decode.max_new_tokens, context - len(prompt)), call)
 
     def _batch(self, key: str) -> Batch:
@@ -146,7 +154,7 @@ class Gathering:
     def _step(self, batch: Batch) -> None:
         stepped = batch.step()
         for row, text in stepped:
-            row.owner.put(Delta(row.request.id, text))
+            row.owner.put(Delta(row.request.id, text, len(row.prompt)))
         for row, _ in stepped:
             if row.finish:
                 seconds = time.monotonic() - row.begun

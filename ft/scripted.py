@@ -15,7 +15,7 @@ from typing import Literal
 
 from ft.adapters import vet
 from ft.bases import BaseShape
-from ft.engine import BASE, Check, Delta, Done, Event, Failed, Identity, Request, Status
+from ft.engine import BASE, Activity, Check, Delta, Done, Event, Failed, Identity, Request, Status
 from ft.errors import BadInput, Conflict, Unavailable
 from ft.specs import digest
 from ft.template import DEFAULT_SYSTEM, VERSION
@@ -54,6 +54,7 @@ class ScriptedEngine:
         self._adapters: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._running = 0
 
     def status(self) -> Status:
         if self._closed:
@@ -63,6 +64,9 @@ class ScriptedEngine:
     def wait_ready(self, timeout: float | None = None) -> None:
         if self._closed:
             raise Unavailable(self.status().message)
+
+    def activity(self) -> Activity:
+        return Activity(running=self._running)
 
     def identity(self) -> Identity:
         self.wait_ready()
@@ -103,8 +107,8 @@ class ScriptedEngine:
 
     def _prepare(self, request: Request) -> _Row | Failed:
         problem = self._problem(request)
-        if problem:
-            return Failed(request.id, problem)
+        if problem is not None:
+            return problem
         try:
             text = self._answers(request) if callable(self._answers) else self._answers[request.messages[-1].content]
         except Exception as error:
@@ -113,23 +117,35 @@ class ScriptedEngine:
         words = sum(len(message.content.split()) for message in request.messages)
         return _Row(request, pieces, words, request.decode.max_new_tokens)
 
-    def _problem(self, request: Request) -> str:
+    def _problem(self, request: Request) -> Failed | None:
         with self._lock:
             known = request.adapter == BASE or request.adapter in self._adapters
         if self._closed:
-            return self.status().message
+            return Failed(request.id, self.status().message)
         if not known:
-            return f"The adapter {request.adapter} is not in memory. Load it and try again."
+            return Failed(request.id, f"The adapter {request.adapter} is not in memory. Load it and try again.")
         if not request.messages or request.messages[-1].role != "user" or not request.messages[-1].content.strip():
-            return "The prompt is empty. Write a question first."
+            return Failed(request.id, "The prompt is empty. Write a question first.", "request")
         words = sum(len(message.content.split()) for message in request.messages)
         if words >= CONTEXT:
-            return f"The prompt has {words} tokens; this model reads at most {CONTEXT}. Shorten it."
-        return ""
+            too_long = f"The prompt has {words} tokens; this model reads at most {CONTEXT}. Shorten it."
+            return Failed(request.id, too_long, "request")
+        return None
 
     def _play(self, prepared: Sequence[_Row | Failed]) -> Generator[Event, None, None]:
-        yield from (row for row in prepared if isinstance(row, Failed))
         live = [row for row in prepared if isinstance(row, _Row)]
+        self._count(len(live))
+        try:
+            yield from (row for row in prepared if isinstance(row, Failed))
+            yield from self._steps(live)
+        finally:
+            self._count(-len(live))
+
+    def _count(self, rows: int) -> None:
+        with self._lock:
+            self._running += rows
+
+    def _steps(self, live: list[_Row]) -> Generator[Event, None, None]:
         begun, step = time.monotonic(), 0
         while live:
             if self._closed:
@@ -137,7 +153,7 @@ class ScriptedEngine:
                 return
             if self._delay:
                 time.sleep(self._delay)
-            yield from (Delta(row.request.id, row.pieces[step] if step < len(row.pieces) else "") for row in live)
+            yield from (Delta(row.request.id, row.pieces[step] if step < len(row.pieces) else "", row.prompt_tokens) for row in live)
             step += 1
             ended = [row for row in live if step >= min(len(row.pieces), row.limit)]
             for row in ended:

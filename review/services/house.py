@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ft.engine import BASE, Check, Engine, Event, Identity, Request, Status
+from ft.engine import Activity, BASE, Check, Engine, Event, Identity, Request, Status
 from ft.errors import Unavailable, UserError
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
@@ -58,6 +58,9 @@ class EngineOnDemand:
 
     def wait_ready(self, timeout: float | None = None) -> None:
         self.open().wait_ready(timeout)
+
+    def activity(self) -> Activity:
+        return self._engine.activity() if self._engine else Activity()
 
     def identity(self) -> Identity:
         return self.open().identity()
