@@ -86,14 +86,6 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
-    """Rows at this moment: waiting to join, and under way."""
-
-    waiting: int = 0
-    running: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Identity:
     """Enough to say which model answered. `reasons` says why each resolved choice was made."""
 
@@ -124,9 +116,6 @@ class Engine(Protocol):
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Block until ready. Raises Unavailable when loading failed or the time is over."""
-
-    def activity(self) -> Activity:
-        """For the figures of a running app; never waits."""
 
     def activity(self) -> Activity:
         """For the figures of a running app; never waits."""
