@@ -4,7 +4,7 @@ A job can be cut off anywhere: what is stored is never asked again. Must not kno
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -16,7 +16,7 @@ from ft.template import DEFAULT_SYSTEM
 from review.services import jobs
 from review.services.adapters import Adapters
 from review.services.answering import Answering, Progress
-from review.services.chat import ChatStep, chat
+from review.services.chat import ChatStep, Voice, chat
 from review.services.faults import reading, writing
 from review.services.jobs import JobView
 from storage.database import Database
@@ -118,26 +118,30 @@ class Answers:
 
         Raises BadInput, NotFound, Unavailable before the first step; a later failure is a last step with `failed` set.
         """
+        chosen = list(dict.fromkeys(arm_names))
+        return self.converse({name: (name, messages) for name in chosen}, decode)
+
+    def converse(self, said: Mapping[str, tuple[str, Sequence[Message]]], decode: DecodeSpec | None = None) -> Iterator[ChatStep]:
+        """As `chat`, for conversations that differ: the name a text is shown under -> (arm, what was said to it so far)."""
         decode = decode or ARM_DECODE
         if problems := decode.problems():
             raise BadInput(" ".join(problems))
-        chosen = list(dict.fromkeys(arm_names))
-        if not 1 <= len(chosen) <= MAX_CHAT_ARMS:
+        if not 1 <= len(said) <= MAX_CHAT_ARMS:
             raise BadInput(f"Choose 1 to {MAX_CHAT_ARMS} arms to chat with.")
         self._engine.wait_ready(120)
         self.ensure_arms()
         with reading(self._db) as session:
             known = {arm.name: (arm, adapter) for arm, adapter in queries.arms(session)}
-        internal: dict[str, tuple[str, str]] = {}
-        for name in chosen:
+        voices: dict[str, Voice] = {}
+        for shown, (name, messages) in said.items():
             arm, adapter = known.get(name, (None, None))
             if arm is None:
                 raise NotFound(f"There is no arm {name}. Choose from {', '.join(known)}.")
             if arm.kind not in ("base", "adapter"):
                 raise BadInput(f"{name} cannot chat: its answers were written elsewhere. Choose the base or an adapter.")
             where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
-            internal[name] = (where, arm.system_prompt)
-        return chat(self._engine, internal, messages, decode)
+            voices[shown] = Voice(where, arm.system_prompt, messages)
+        return chat(self._engine, voices, decode)
 
     def _check(self, session: Session, set_name: str, split: str, chosen: Sequence[str]) -> int:
         """The set's id. Raises NotFound or BadInput where answering could not work."""

@@ -20,11 +20,20 @@ class ChatStep:
     failed: str = ""
 
 
-def chat(engine: Engine, arms: Mapping[str, tuple[str, str]], messages: Sequence[Message], decode: DecodeSpec) -> Iterator[ChatStep]:
-    """`arms` maps a shown name to (adapter in the engine, system text). Closing the iterator stops the answers."""
-    requests = [Request(name, with_system(messages, system), adapter, decode) for name, (adapter, system) in arms.items()]
-    texts = dict.fromkeys(arms, "")
-    live = set(arms)
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Who answers: the adapter's name in the engine, its system text, and what was said to it so far."""
+
+    adapter: str
+    system: str
+    messages: Sequence[Message]
+
+
+def chat(engine: Engine, voices: Mapping[str, Voice], decode: DecodeSpec) -> Iterator[ChatStep]:
+    """`voices` by the name they are shown under. Closing the iterator stops the answers."""
+    requests = [Request(name, with_system(one.messages, one.system), one.adapter, decode) for name, one in voices.items()]
+    texts = dict.fromkeys(voices, "")
+    live = set(voices)
     waiting = set(live)
     stream = engine.generate(requests)
     try:
