@@ -63,7 +63,7 @@ def voted(db: Database, arms: tuple[str, ...] = ("plain", "tuned-v3", "tuned-v4"
     for turn in range(48):
         wish = VARIANTS[1] if turn % 5 else VARIANTS[0]
         choice = "both_bad" if turn % 11 == 0 else lambda pair, wish=wish: prefer(pair, wish)
-        pair = cast(house, turn % 3, choice, seconds=5 + turn, criteria={"accuracy": "tie"}, reasons=("too vague",), comment="=1+1 «é»")
+        pair = cast(house, turn % 3, choice, seconds=5 + turn, criteria={"accuracy": "same"}, reasons=("too vague",), comment="=1+1 «é»")
         if turn in (3, 9):
             again = Ballot(pair.assignment, "tie", key=f"again-{turn}", revises=1)
             house.comparisons.vote(house.reviewers[turn % 3], again)

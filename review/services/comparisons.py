@@ -17,7 +17,19 @@ from sqlmodel import Session
 
 from ft.errors import BadInput, Busy, Conflict, NotFound, Refused
 from review.protocol.assignment import Candidate, Given, choose, waiting
-from review.protocol.ballots import MAX_CORRECTION, Ballot, BlindPair, Receipt, Rest, Reveal, ballot_problem, key_problem, text_problem
+from review.protocol.ballots import (
+    MAX_CORRECTION,
+    Ballot,
+    BlindPair,
+    Guessed,
+    Receipt,
+    Rest,
+    Reveal,
+    Voted,
+    ballot_problem,
+    key_problem,
+    text_problem,
+)
 from review.protocol.blinding import EMPTY, VOIDED, draw_sides, identity_words, new_id, prompt_text, shown_text, telling
 from review.services.faults import reading, writing
 from review.services.studies import identical_row, live_pairs, record
@@ -80,6 +92,21 @@ class Comparisons:
         """
         _refuse(ballot_problem(ballot))
         return self._once(lambda session: self._record_vote(session, reviewer_id, ballot))
+
+    def ahead(self, reviewer_id: int, assignment: str) -> BlindPair | Rest:
+        """The pair after this one, once this one is voted on: the page may hold it meanwhile."""
+        return self.next_pair(reviewer_id)
+
+    def skip(self, reviewer_id: int, assignment: str, reason: str, key: str) -> Receipt:
+        """Leave a pair to others, with the reason; it never comes back to this reviewer."""
+        raise Refused("Skipping is not ready yet. Vote on the pair.")
+
+    def guess(self, reviewer_id: int, assignment: str, choice: Guessed) -> None:
+        """Keep the answer to "which one is the tuned model?", where the receipt of the vote asked."""
+
+    def last(self, reviewer_id: int) -> Voted | None:
+        """The newest vote, while it can still be changed."""
+        return None
 
     def correct(self, reviewer_id: int, assignment: str, text: str, key: str) -> Receipt:
         """Store the ideal answer for a pair this reviewer has voted on; the newest counts. The same key twice is one row."""

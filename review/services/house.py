@@ -20,7 +20,9 @@ from review.services.boards import Boards
 from review.services.comparisons import Comparisons
 from review.services.faults import open_database
 from review.services.library import Library
+from review.services.onboarding import Onboarding
 from review.services.people import People
+from review.services.sessions import Sessions
 from review.services.studies import Studies
 from review.services.training import Training
 from review.services.upkeep import Upkeep
@@ -100,6 +102,8 @@ class House:
     adapters: Adapters
     studies: Studies
     comparisons: Comparisons
+    sessions: Sessions
+    onboarding: Onboarding
     boards: Boards
     training: Training
     upkeep: Upkeep
@@ -122,6 +126,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         adapters=adapters,
         studies=Studies(db),
         comparisons=Comparisons(db, names=EMBEDDED_NAMES if settings.base == "embedded" else (settings.base,)),
+        sessions=Sessions(db),
+        onboarding=Onboarding(db),
         boards=boards,
         training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
         upkeep=Upkeep(settings, db, on_demand),
