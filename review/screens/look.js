@@ -57,3 +57,18 @@
     return reply;
   };
 })();
+/* Keys for buttons marked tb-press-KEY, where the one that can be seen is meant: 1-4 for a judgement, n for the next. Never while writing. */
+(() => {
+  if (window.tbPress) return;
+  window.tbPress = true;
+  document.addEventListener("keydown", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    if (!target || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
+    const pressable = () => [...document.querySelectorAll("button[class*=tb-press-]")].some((button) => button.offsetParent !== null);
+    if (event.key === "Escape" && target.matches("textarea") && pressable()) return target.blur();
+    if (!/^[0-9a-z]$/i.test(event.key) || target.closest("input, textarea, select, [contenteditable], dialog[open]")) return;
+    const buttons = [...document.querySelectorAll(`button.tb-press-${event.key.toLowerCase()}`)];
+    const meant = buttons.find((button) => button.offsetParent !== null && !button.disabled);
+    if (meant) { event.preventDefault(); meant.click(); }
+  });
+})();
