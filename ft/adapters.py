@@ -1,7 +1,7 @@
 """Adapter folders: vet, describe, fingerprint, install. Headers only, no torch; a doubtful adapter is refused with every reason at once.
 
-What is installed is a config of ours, rebuilt from the checked settings, and the weights as they came. Finite weights and an effect on
-the logits are checked by the engine at load. Must not know the database or people.
+What is installed is a config of ours, rebuilt from the checked settings, and the weights as they came. Whether the logits stay finite is
+checked by the engine at load. Must not know the database or people.
 """
 
 import hashlib
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ft.bases import BaseShape
+from ft.contents import content_problems
 from ft.errors import BadInput, Unavailable
 from ft.parcels import CONFIG, WEIGHTS, Parcel, open_parcel
 from ft.specs import digest
-from ft.vetting import KEY, config_problems, tensor_problems
+from ft.vetting import KEY, problems, used_targets
 
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 RESERVE_BYTES = 200 * 2**20  # disk space never used for adapters
 
 
@@ -37,6 +39,7 @@ class AdapterFacts:
     dora: bool = False
     fan_in_fan_out: bool = False
     base_hash: str = ""  # of the base it was trained on, as our trainer records it
+    dtype: str = ""
 
     @property
     def method(self) -> str:
@@ -53,26 +56,32 @@ class AdapterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Vetted:
-    """`ok` with the adapter, or the reasons against it, each a sentence."""
+    """`ok` with the adapter, or the reasons against it, each a sentence. `notes`: what was left aside; `card`: its model card."""
 
     ok: bool
     reasons: tuple[str, ...]
     adapter: AdapterFacts | None = None
+    notes: tuple[str, ...] = ()
+    card: tuple[tuple[str, str], ...] = ()
 
 
 def vet(path: Path, base: BaseShape | None = None) -> Vetted:
     """Judge a folder or zip without loading or unpacking it. `base` None leaves out whether it fits: the engine asks again at load."""
     try:
         parcel = open_parcel(path)
-        reasons = config_problems(parcel.config)
-        reasons = reasons or tensor_problems(parcel.config, parcel.tensors, base)
-        if reasons:
-            return Vetted(False, tuple(reasons))
-        return Vetted(True, (), _facts(parcel))
+        reasons = tuple(problems(parcel.config, parcel.tensors, base))
+        return Vetted(not reasons, reasons, None if reasons else _facts(parcel), parcel.notes, parcel.card)
     except BadInput as error:
         return Vetted(False, (str(error),))
     except OSError as error:
         return Vetted(False, (f"{path.name} cannot be read ({error.strerror or error}). Check the file and its permissions.",))
+
+
+def judge(path: Path, base: BaseShape | None = None) -> Vetted:
+    """`vet`, and its numbers read through in a process of its own: finite, and not without effect."""
+    verdict = vet(path, base)
+    reasons = tuple(content_problems(path)) if verdict.ok else verdict.reasons
+    return replace(verdict, ok=not reasons, reasons=reasons, adapter=None if reasons else verdict.adapter)
 
 
 def fingerprint(folder: Path) -> str:
@@ -119,7 +128,7 @@ def discard(folder: Path) -> None:
 def _copy(parcel: Parcel, part: Path, facts: AdapterFacts) -> None:
     found = hashlib.sha256()
     with parcel.weights() as source, open(part / WEIGHTS, "wb") as out:
-        left = parcel.weights_bytes + 1
+        left = parcel.header.size + 1
         while left > 0 and (block := source.read(min(1 << 20, left))):
             found.update(block)
             out.write(block)
@@ -140,7 +149,7 @@ def _content_hash(config: dict[str, Any], weights_sha256: str) -> str:
 
 def _facts(parcel: Parcel) -> AdapterFacts:
     found = hashlib.sha256()
-    left = parcel.weights_bytes
+    left = parcel.header.size
     with parcel.weights() as file:
         while left > 0 and (block := file.read(min(1 << 20, left))):
             found.update(block)
@@ -151,13 +160,14 @@ def _facts(parcel: Parcel) -> AdapterFacts:
         content_hash="",
         rank=config["r"],
         alpha=int(alpha) if alpha == int(alpha) else alpha,
-        targets=tuple(sorted(config["target_modules"])),
+        targets=used_targets(config, parcel.tensors),
         layers=len({KEY.fullmatch(name)[1] for name in parcel.tensors}),  # type: ignore[index]
-        bytes=parcel.weights_bytes,
+        bytes=parcel.header.size,
         base_name=str(config.get("base_model_name_or_path") or "")[:200],
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
-        base_hash=parcel.metadata.get("base_hash", "")[:64],
+        base_hash=parcel.header.notes.get("base_hash", "")[:64],
+        dtype=", ".join(sorted({DTYPES[tensor.dtype] for tensor in parcel.tensors.values()})),
     )
     return replace(facts, content_hash=_content_hash(facts.config(), found.hexdigest()))

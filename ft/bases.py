@@ -5,6 +5,7 @@ Must not know how a base is fetched, loaded or used.
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,12 @@ EMBEDDED = "embedded"
 SAMPLE_BYTES = 4096
 MANIFEST = "tiebreak.json"
 MAX_HEADER = 100_000_000
-NAMED_AS_LOADED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "olmo2", "smollm3")
+NAMED_AS_LOADED = (
+    "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "olmo", "olmo2", "smollm3",
+    "phi", "phi3", "stablelm", "starcoder2", "cohere", "gpt_neo", "gpt_neox", "opt", "gpt2",
+)  # fmt: skip
+TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn")}  # layers that keep their weights as (inputs, outputs)
+BLOCK = re.compile(r"(.+\.)?(layers|h)\.\d+\..+")
 WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 
 
@@ -31,6 +37,7 @@ class BaseShape:
     linears: dict[str, tuple[int, int]]
     context_length: int
     base_hash: str = ""
+    others: frozenset[str] = frozenset()  # weights outside the model's blocks, such as the output head
 
 
 def locate(base: str, bases: Path) -> Path | None:
@@ -97,14 +104,25 @@ def describe_base(folder: Path, name: str = "") -> BaseShape:
         ) from error
     shapes = {key.removesuffix(".weight"): shape for key, shape in tensors.items() if key.endswith(".weight") and len(shape) == 2}
     model_type = str(config.get("model_type", ""))
-    layers = shapes if model_type in NAMED_AS_LOADED else {}
+    layers = {_as_loaded(key, model_type): shape for key, shape in shapes.items()} if model_type in NAMED_AS_LOADED else {}
+    turned = TRANSPOSED.get(model_type, ())
     return BaseShape(
         name=name or folder.name,
         model_type=model_type,
-        linears={key: (shape[1], shape[0]) for key, shape in layers.items() if ".layers." in key},
+        linears={
+            key: (shape[0], shape[1]) if key.rpartition(".")[2] in turned else (shape[1], shape[0])
+            for key, shape in layers.items()
+            if BLOCK.fullmatch(key)
+        },
         context_length=context_length(config),
         base_hash=weights_hash(folder),
+        others=frozenset({*(key for key in layers if not BLOCK.fullmatch(key)), *(("lm_head",) if layers else ())}),
     )
+
+
+def _as_loaded(key: str, model_type: str) -> str:
+    """A layer's name in the loaded model: older GPT-2 files leave out the first part."""
+    return f"transformer.{key}" if model_type == "gpt2" and not key.startswith(("transformer.", "lm_head")) else key
 
 
 def context_length(config: dict[str, Any]) -> int:

