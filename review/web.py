@@ -15,14 +15,16 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from ft.errors import NotFound, Refused, TooMany, UserError
+from ft.errors import NotFound, TooMany, UserError
 from review import sign_in
+from review.downloads import add_downloads
 from review.guard import Guard, Mount, Policy, Refusal, person_of, token_of
 from review.guard.policy import known_hosts
 from review.guard.replies import inline_scripts
+from review.http.routes import attach
 from review.screens.mark import MARK
 from review.services.house import House
 from review.services.people import UserView
@@ -56,20 +58,24 @@ def build_app(house: House, started: Callable[[], None] = lambda: None, stopped:
     cookie = _cookie_name(house)
     _health(app, house)
     _sign_in_routes(app, house, cookie)
-    _downloads(app, house)
+    add_downloads(app, house)
+    attach(app, house)
     _error_pages(app)
     mounts = _mounts(app, house)
 
-    def who(token: str) -> UserView | None:
-        try:
-            return house.people.who(token)
-        except UserError as error:
-            raise Refusal(error.status, str(error)) from error
+    def asked(who: Callable[[str], Any]) -> Callable[[str], Any]:
+        def look(secret: str) -> Any:
+            try:
+                return who(secret)
+            except UserError as error:
+                raise Refusal(error.status, str(error)) from error
+
+        return look
 
     def room() -> int:
         return shutil.disk_usage(house.settings.home).free
 
-    return Guard(app, _policy(house, cookie, mounts), who, _refusal, room)
+    return Guard(app, _policy(house, cookie, mounts), asked(house.people.who), _refusal, room, asked(house.keys.who))
 
 
 def _cookie_name(house: House) -> str:
@@ -137,7 +143,8 @@ def _health(app: FastAPI, house: House) -> None:
 
     @app.get("/ready")
     def ready(request: Request) -> JSONResponse:
-        """Whether the model can answer. Review and boards work before it can."""
+        """Whether the database answers and the model can. Review and boards work before the model can."""
+        house.upkeep.counts()
         status = house.engine.status()
         told: dict[str, Any] = {"state": status.state, "share": status.share}
         person = person_of(request.scope)
@@ -224,15 +231,6 @@ def _sign_in_routes(app: FastAPI, house: House, cookie: str) -> None:
         reply = HTMLResponse(sign_in.signed_out())
         reply.delete_cookie(cookie, path="/", secure=secure, httponly=True, samesite="strict")
         return reply
-
-
-def _downloads(app: FastAPI, house: House) -> None:
-    @app.get("/download/backups/{name}")
-    def backup(request: Request, name: str) -> Response:
-        person = person_of(request.scope)
-        if person.role != "admin":
-            raise Refused("Backups are for admins. Ask an admin for one.")
-        return FileResponse(house.upkeep.backup(name), media_type="application/vnd.sqlite3", filename=name)
 
 
 def _error_pages(app: FastAPI) -> None:
