@@ -10,11 +10,11 @@ from typing import Any
 
 from ft.engine import Delta, Done, Event, Failed, Request
 
-Events = queue.SimpleQueue[Event]
+Events = queue.SimpleQueue[Event | None]  # None wakes a reader whose stream was closed by another thread
 
 
 class EventStream(Generator[Event, None, None]):
-    """Ends by itself once every request has its Done or Failed. Closing it, or dropping it, calls `cancel`."""
+    """Ends by itself once every request has its Done or Failed. Closing it, from any thread, or dropping it, calls `cancel`."""
 
     def __init__(self, request_ids: Iterable[str], events: Events, cancel: Callable[[], None]) -> None:
         self._open = set(request_ids)
@@ -26,6 +26,8 @@ class EventStream(Generator[Event, None, None]):
         if self._closed or not self._open:
             raise StopIteration
         event = self._events.get()
+        if event is None:
+            raise StopIteration
         if isinstance(event, Done | Failed):
             self._open.discard(event.request_id)
         return event
@@ -39,6 +41,7 @@ class EventStream(Generator[Event, None, None]):
             self._closed = True
             if self._open:
                 self._cancel()
+            self._events.put(None)
 
     def __del__(self) -> None:
         self.close()

@@ -83,6 +83,11 @@ CASES = {
         ("review.screens", "review.services", "review.protocol.ballots", "ft.errors", "ft.specs"),
         {"sqlmodel", "sqlalchemy", "alembic"} | TORCH_FAMILY,
     ),
+    "http": (
+        "review/http",
+        ("review.http", "review.guard", "review.services", "ft"),
+        {"gradio", "sqlmodel", "sqlalchemy"} | TORCH_FAMILY,
+    ),
     "commands": (
         "review/commands",
         ("review.commands", "review.services", "review.settings", "review.protocol.ballots", "ft"),
@@ -101,7 +106,7 @@ def test_no_layer_imports_what_its_row_forbids(layer: str) -> None:
 def test_services_and_commands_use_only_the_light_files_of_ft() -> None:
     bad = [
         f"{p.relative_to(ROOT)}:{i.line} imports {i.name}"
-        for folder in ("review/services", "review/commands")
+        for folder in ("review/services", "review/commands", "review/http")
         for p in sources(folder)
         for i in imports(p)
         if is_under(i.name, *TORCH_SIDE)

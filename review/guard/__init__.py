@@ -4,8 +4,8 @@ Must not know screens, services or the database: it is handed a function that sa
 """
 
 from review.guard.bodies import Refusal
-from review.guard.calls import person_of, token_of
+from review.guard.calls import key_of, person_of, token_of
 from review.guard.policy import Mount, Policy
 from review.guard.wall import Guard
 
-__all__ = ["Guard", "Mount", "Policy", "Refusal", "person_of", "token_of"]
+__all__ = ["Guard", "Mount", "Policy", "Refusal", "key_of", "person_of", "token_of"]

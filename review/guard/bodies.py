@@ -82,11 +82,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def strict(body: bytes) -> Any:
+    """JSON without NaN, without a key given twice. Raises ValueError."""
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def parse(body: bytes) -> dict[str, Any]:
     """A JSON object, strictly. Raises Refusal 400."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        value = strict(body)
+    except ValueError as error:
         raise Refusal(400, "The request is not JSON. Reload the page and try again.") from error
     if not isinstance(value, dict):
         raise Refusal(400, "The request is not a JSON object. Reload the page and try again.")

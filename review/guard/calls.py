@@ -13,6 +13,7 @@ from review.guard.bodies import Refusal
 from review.guard.policy import Policy, path_is_sane
 
 KEY = "tiebreak.person"
+API_KEY = "tiebreak.key"
 SESSION = "tiebreak.session"
 
 
@@ -28,6 +29,11 @@ class Person(Protocol):
 def person_of(scope: Any) -> Any:
     """The signed-in person of a request that came through the guard; None for an open page."""
     return scope.get(KEY)
+
+
+def key_of(scope: Any) -> Any:
+    """The key of a request to a keyed path."""
+    return scope.get(API_KEY)
 
 
 def token_of(scope: Any) -> str | None:
@@ -61,6 +67,12 @@ class Call:
         """As the app behind will read it: by the same parser."""
         return QueryParams(self.scope["query_string"]).get(name, "")
 
+    @property
+    def bearer(self) -> str:
+        """The key of the Authorization header; "" where there is none."""
+        scheme, _, key = self.header(b"authorization").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else ""
+
     def length(self) -> int | None:
         text = self.header(b"content-length")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
@@ -77,7 +89,7 @@ def check_arrival(call: Call, rules: Policy) -> None:
         raise Refusal(403, "This request comes from another site. Open Tiebreak in its own tab.")
     if call.method not in ("GET", "HEAD", "POST"):
         raise Refusal(405, "Tiebreak does not do that. Start from the front page.")
-    if call.method == "POST" and not origin:
+    if call.method == "POST" and not origin and not rules.is_keyed(call.path):  # a key is no cookie: no browser sends it by itself
         raise Refusal(403, "A request that changes something must come from a page of this site.")
     elsewhere = site in ("cross-site", "same-site")  # another port of this host is the same site, and not us
     if elsewhere and call.header(b"sec-fetch-mode") != "navigate":

@@ -30,6 +30,18 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
 PATTERNS = tuple((method, re.compile(pattern), route) for method, pattern, route in ROUTES)
 
 
+MAY_ASK = ("engineer", "admin")
+KEYED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("POST", r"/v1/chat/completions", MAY_ASK),
+    ("GET", r"/v1/models", MAY_ASK),
+    ("GET", r"/v1/models/[^/]{1,100}", MAY_ASK),
+    ("POST", r"/v1/load_lora_adapter", MAY_ASK),
+    ("POST", r"/v1/unload_lora_adapter", MAY_ASK),
+    ("GET", r"/metrics", ("viewer", *MAY_ASK)),
+)
+"""What a key opens, and for which roles. A cookie opens none of it, so no page of another site can use a browser's session here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """One part of the app. `uploads` is true where a screen has a file input; `steady` hides every duration from its reader."""
@@ -56,6 +68,10 @@ class Policy:
     body_bytes: int = 2 << 20
     upload_bytes: int = 1 << 30
     reserve_bytes: int = 256 << 20  # kept free for votes while uploads come in
+    keyed_paths: tuple[str, ...] = ("/metrics",)
+    keyed_folders: tuple[str, ...] = ("/v1/",)
+    keyed_bytes: int = 2 << 20
+    keyed_open: int = 64  # requests of one key at once, those that wait for the model too
     sessions: int = 256
     readers: int = 24
     unread: int = 64
@@ -70,6 +86,10 @@ class Policy:
 
     def is_open(self, path: str) -> bool:
         return path in self.open_paths or path.startswith(self.open_folders)
+
+    def is_keyed(self, path: str) -> bool:
+        """Opened by a key in the Authorization header and by nothing else."""
+        return path in self.keyed_paths or path.startswith(self.keyed_folders)
 
     def host_is_known(self, host: str) -> bool:
         if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", host):
@@ -88,6 +108,11 @@ def route_of(mount: Mount, method: str, path: str) -> Route | None:
     method = "GET" if method == "HEAD" else method
     found = next((route for verb, pattern, route in PATTERNS if verb == method and pattern.fullmatch(rest)), None)
     return None if found in ("upload", "upload_progress") and not mount.uploads else found
+
+
+def roles_for_key(method: str, path: str) -> tuple[str, ...] | None:
+    """The roles a key needs here; None: there is nothing here for any key."""
+    return next((roles for verb, pattern, roles in KEYED if verb == method and re.fullmatch(pattern, path)), None)
 
 
 def path_is_sane(path: str, raw: bytes) -> bool:

@@ -87,6 +87,15 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def api_error(status: int, words: str, code: str | None = None, param: str | None = None) -> bytes:
+    """An error as clients of the OpenAI protocol read it."""
+    kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return compact({"error": {"message": words, "type": kind, "param": param, "code": code}})
+
+
 def unclocked_json(body: bytes) -> bytes:
     try:
         return compact(unclocked(json.loads(body)))

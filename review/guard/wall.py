@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from review.guard import bodies, policy, replies
 from review.guard.bindings import Bindings, Tally
 from review.guard.bodies import Refusal
-from review.guard.calls import KEY, SESSION, Call, Person, check_arrival
+from review.guard.calls import API_KEY, KEY, SESSION, Call, Person, check_arrival
 from review.guard.outgoing import Outgoing
 from review.guard.policy import Mount, Policy, Route
 
@@ -33,18 +33,22 @@ Page = Callable[[int, str, Person | None], Response]
 
 class Guard:
     """ASGI in front of `app`. `who` reads a session token's person from the database and may raise Refusal; `page` draws a refusal;
-    `room` says how many bytes uploads may still take.
+    `room` says how many bytes uploads may still take; `key` is to a program's key what `who` is to a session.
     """
 
-    def __init__(self, app: ASGIApp, rules: Policy, who: Who, page: Page, room: Callable[[], int] = lambda: 1 << 62) -> None:
+    def __init__(
+        self, app: ASGIApp, rules: Policy, who: Who, page: Page, room: Callable[[], int] = lambda: 1 << 62, key: Who = lambda key: None
+    ) -> None:
         self.app = app
         self.rules = rules
         self._who = who
         self._page = page
+        self._key = key
         self._room = room
         self._threads: anyio.CapacityLimiter | None = None
         self._streams: set[anyio.CancelScope] = set()
         self.readers = Tally()
+        self.asking = Tally()
         self.unread = Tally()
         self.sessions = Bindings(rules.sessions, forget=self.unread.clear)
         self.events = Bindings(rules.sessions * 4)
@@ -63,6 +67,9 @@ class Guard:
         person: Person | None = None
         try:
             check_arrival(call, self.rules)
+            if self.rules.is_keyed(call.path):
+                await self._keyed(call, receive, outgoing)
+                return
             person = await self._person(call)
             await self._admit(call, person, receive, outgoing)
         except Refusal as refusal:
@@ -85,13 +92,38 @@ class Guard:
 
     async def _person(self, call: Call) -> Person | None:
         token = cookie_parser(call.header(b"cookie")).get(self.rules.cookie, "")
-        if not 16 <= len(token) <= 256:
+        person = await self._looked_up(self._who, token)
+        call.scope[SESSION] = token if person else None
+        return person
+
+    async def _looked_up(self, who: Who, secret: str) -> Person | None:
+        if not 16 <= len(secret) <= 256:
             return None
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(16)
-        person = await anyio.to_thread.run_sync(self._who, token, limiter=self._threads)
-        call.scope[SESSION] = token if person else None
-        return person
+        return await anyio.to_thread.run_sync(who, secret, limiter=self._threads)
+
+    async def _keyed(self, call: Call, receive: Receive, outgoing: Outgoing) -> None:
+        """A program with a key. Its cookies are not looked at; its whole body is read before the app sees the request."""
+        key = await self._looked_up(self._key, call.bearer)
+        if key is None:
+            raise Refusal(401, "A key is missing, or it is not valid any more. Send Authorization: Bearer KEY; an admin makes keys.")
+        roles = policy.roles_for_key(call.method, call.path)
+        if roles is None:
+            raise Refusal(404, f"There is no {call.method} here. See docs/http.md for what there is.")
+        if key.role not in roles:
+            raise Refusal(403, f"A key with the role {key.role} may not do that. Ask an admin for one with the role {roles[0]}.")
+        if self._too_long(call, self.rules.keyed_bytes):
+            raise Refusal(413, f"That is larger than {self.rules.keyed_bytes >> 10} KB. Send less.")
+        if not self.asking.add(str(key.id), self.rules.keyed_open):
+            raise Refusal(429, f"This key has {self.rules.keyed_open} requests open already. Wait for one to end, then try again.")
+        try:
+            receive = bodies.replayed(await bodies.read(receive, self.rules.keyed_bytes), receive)
+            call.scope[KEY], call.scope[API_KEY] = None, key
+            outgoing.ours(asset=False)
+            await self._stream(self._seen_from(call), receive, outgoing)
+        finally:
+            self.asking.drop(str(key.id))
 
     async def _admit(self, call: Call, person: Person | None, receive: Receive, outgoing: Outgoing) -> None:
         mount = self.rules.mount_of(call.path)
@@ -236,6 +268,9 @@ class Guard:
         return {**call.scope, "headers": kept, "scheme": parts.scheme}
 
     def _refused(self, call: Call, refusal: Refusal, person: Person | None) -> Response:
+        if self.rules.is_keyed(call.path):
+            more = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(refusal.status)
+            return Response(replies.api_error(refusal.status, refusal.words), refusal.status, more, media_type="application/json")
         if refusal.status == 303:
             # a strict cookie stays at home when the click comes from another site (a chat, a mail): ask once more from here
             again = call.header(b"sec-fetch-site") == "cross-site" and not call.header(b"cookie")

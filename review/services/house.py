@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ft.engine import Activity, BASE, Check, Engine, Event, Identity, Request, Status
+from ft.engine import BASE, Activity, Check, Engine, Event, Identity, Request, Status
 from ft.errors import Unavailable, UserError
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
 from review.services.after_training import AfterTraining
 from review.services.answers import Answers
+from review.services.asking import Asking
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
 from review.services.faults import open_database
+from review.services.keys import Keys
 from review.services.library import Library
 from review.services.onboarding import Onboarding
 from review.services.people import People
@@ -107,6 +109,8 @@ class House:
     boards: Boards
     training: Training
     upkeep: Upkeep
+    keys: Keys
+    asking: Asking
 
 
 def build(settings: Settings, db: Database, engine: Engine) -> House:
@@ -131,6 +135,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         boards=boards,
         training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
         upkeep=Upkeep(settings, db, on_demand),
+        keys=Keys(db),
+        asking=Asking(db, on_demand, adapters, answers),
     )
 
 

@@ -49,10 +49,10 @@ class People:
 
     def add(self, name: str, role: str, by: int | None = None) -> UserView:
         """Raises BadInput for a bad name or role, Conflict for a name that is taken (whatever its case)."""
-        name = _clean_name(name)
-        _check_role(role)
+        name = clean_name(name)
+        check_role(role)
         with writing(self._db) as session:
-            _check_admin(session, by)
+            check_admin(session, by)
             if queries.user_by_name(session, name):
                 raise Conflict(f"There is a user {name} already. Choose another name.")
             user = User(name=name, role=role, created_at=self._now())
@@ -76,19 +76,19 @@ class People:
             raise BadInput(f"A sign-in link cannot last {hours:g} hours. Choose up to {LONGEST_LINK_HOURS}.")
         token = secrets.token_urlsafe(32)
         with writing(self._db) as session:
-            _check_admin(session, by)
+            check_admin(session, by)
             user = _named(session, name)
             if user.disabled_at is not None:
                 raise Refused(f"{user.name} is disabled. Enable the user first.")
             now = self._now()
-            session.add(SignInLink(token_hash=_hashed(token), user_id=_id(user), created_at=now, expires_at=now + hours * 3600))
+            session.add(SignInLink(token_hash=hashed(token), user_id=_id(user), created_at=now, expires_at=now + hours * 3600))
             queries.audit(session, now, by, "link made", user=user.id, hours=hours)
         return token
 
     def peek(self, token: str) -> UserView:
         """Whose link it is, without using it up. Raises NotFound with one message for unknown, used and expired."""
         with reading(self._db) as session:
-            found = queries.usable_link(session, _hashed(token), self._now())
+            found = queries.usable_link(session, hashed(token), self._now())
         if found is None:
             raise NotFound(DEAD_LINK)
         return _view(found[1])
@@ -96,7 +96,7 @@ class People:
     def redeem(self, token: str) -> tuple[str, UserView]:
         """Use the link up and sign its user in: a new session token, good for 30 days. Raises NotFound."""
         with writing(self._db) as session:
-            found = queries.usable_link(session, _hashed(token), self._now())
+            found = queries.usable_link(session, hashed(token), self._now())
             if found is None:
                 raise NotFound(DEAD_LINK)
             link, user = found
@@ -108,7 +108,7 @@ class People:
         if not session_token or len(session_token) > LONGEST_TOKEN:
             return None
         with reading(self._db) as session:
-            user = queries.signed_in_user(session, _hashed(session_token), self._now())
+            user = queries.signed_in_user(session, hashed(session_token), self._now())
             return _view(user) if user else None
 
     def sign_in(self, name: str, password: str) -> tuple[str, UserView]:
@@ -116,7 +116,7 @@ class People:
 
         The attempt is counted before the password is checked, so that many at once get no more tries than one after the other.
         """
-        attempt = _hashed(_folded(name))
+        attempt = hashed(_folded(name))
         with writing(self._db) as session:
             user = self._count_attempt(session, attempt, name)
             stored = user.password_hash if user and user.disabled_at is None else ""
@@ -134,15 +134,15 @@ class People:
     def sign_out(self, session_token: str) -> None:
         """End the session; nothing happens where it has ended already."""
         with writing(self._db) as session:
-            user_id = queries.end_session(session, _hashed(session_token), self._now())
+            user_id = queries.end_session(session, hashed(session_token), self._now())
             if user_id is not None:
                 queries.audit(session, self._now(), user_id, "signed out")
 
     def set_role(self, name: str, role: str, by: int | None) -> UserView:
         """Counts from the user's next request. Raises Refused for the last enabled admin."""
-        _check_role(role)
+        check_role(role)
         with writing(self._db) as session:
-            _check_admin(session, by)
+            check_admin(session, by)
             user = _named(session, name)
             if role != "admin":
                 _check_not_last_admin(session, user)
@@ -153,7 +153,7 @@ class People:
     def disable(self, name: str, by: int | None) -> UserView:
         """Ends the user's sessions and links at once; votes stay. Raises Refused for the last enabled admin."""
         with writing(self._db) as session:
-            _check_admin(session, by)
+            check_admin(session, by)
             user = _named(session, name)
             _check_not_last_admin(session, user)
             user.disabled_at = user.disabled_at or self._now()
@@ -163,7 +163,7 @@ class People:
 
     def enable(self, name: str, by: int | None) -> UserView:
         with writing(self._db) as session:
-            _check_admin(session, by)
+            check_admin(session, by)
             user = _named(session, name)
             user.disabled_at = None
             queries.audit(session, self._now(), by, "user enabled", user=user.id)
@@ -171,16 +171,16 @@ class People:
 
     def set_password(self, name: str, password: str, by: int | None) -> None:
         """Ends the user's sessions, also the one it is asked from, and their lock-out. `by` may be the user. Raises BadInput if weak."""
-        hashed = self._passwords.hash(password, name)
+        stored = self._passwords.hash(password, name)
         with writing(self._db) as session:
             user = _named(session, name)
             if by != user.id:
-                _check_admin(session, by)
+                check_admin(session, by)
             elif user.disabled_at is not None:
                 raise Refused("This user is disabled. Ask your admin.")
-            user.password_hash = hashed
+            user.password_hash = stored
             queries.end_all_sessions(session, _id(user), self._now())
-            queries.forget_failures(session, _hashed(_folded(user.name)))
+            queries.forget_failures(session, hashed(_folded(user.name)))
             queries.audit(session, self._now(), by, "password set", user=user.id)
 
     def _count_attempt(self, session: Session, attempt: str, name: str) -> User | None:
@@ -194,12 +194,12 @@ class People:
     def _begin(self, session: Session, user: User, how: str) -> str:
         token = secrets.token_urlsafe(32)
         now = self._now()
-        session.add(SignedIn(token_hash=_hashed(token), user_id=_id(user), created_at=now, expires_at=now + SESSION_SECONDS))
+        session.add(SignedIn(token_hash=hashed(token), user_id=_id(user), created_at=now, expires_at=now + SESSION_SECONDS))
         queries.audit(session, now, user.id, "signed in", how=how)
         return token
 
 
-def _hashed(secret: str) -> str:
+def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -208,19 +208,19 @@ def _folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name[: 10 * LONGEST_NAME]).split()).casefold()
 
 
-def _clean_name(name: str) -> str:
+def clean_name(name: str) -> str:
     clean = " ".join(unicodedata.normalize("NFKC", name).split())
     if not clean or len(clean) > LONGEST_NAME or not clean.isprintable():
         raise BadInput(f"That name cannot be used. Choose 1 to {LONGEST_NAME} printable characters.")
     return clean
 
 
-def _check_role(role: str) -> None:
+def check_role(role: str) -> None:
     if role not in ROLES:
         raise BadInput(f"There is no role {role!r}. Choose one of {', '.join(ROLES)}.")
 
 
-def _check_admin(session: Session, by: int | None) -> None:
+def check_admin(session: Session, by: int | None) -> None:
     if by is None:
         return
     acting = queries.user_by_id(session, by)

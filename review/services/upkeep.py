@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ft.engine import Engine, Identity, Status
 from ft.errors import BadInput, NotFound, Unavailable, UserError
-from review.services.faults import writing
+from review.services.faults import reading, writing
 from review.settings import Settings
 from storage.database import Database
 from storage.queries import people as queries
+from storage.queries import totals
 
 NAME = re.compile(r"tiebreak-[0-9]{8}-[0-9]{6}(-[0-9]+)?\.db")
 
@@ -40,6 +41,14 @@ class BackupView:
     made_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Read from the database at this moment. `jobs` by state."""
+
+    votes: int
+    jobs: dict[str, int]
+
+
 class Upkeep:
     """Looks at the engine without opening it."""
 
@@ -62,6 +71,11 @@ class Upkeep:
             database_bytes=sum(p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists()) if path else 0,
             settings=self._settings.shown(),
         )
+
+    def counts(self) -> Counts:
+        """Raises Busy or Unavailable where the database does not answer."""
+        with reading(self._db) as session:
+            return Counts(totals.votes(session), totals.jobs_by_state(session))
 
     def back_up(self, by: int | None = None) -> BackupView:
         """Copy the live database, every acknowledged vote included, to a new file. Raises Unavailable where it does not fit."""
