@@ -6,7 +6,7 @@ from the caller. Must not know reviewers, screens, the database or the engine's 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -30,10 +30,17 @@ _MARKS = re.compile(r"@@text-(\d+)@@")
 _CONSTANTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
-def messages_for(instruction: str, input: str = "", system: str = DEFAULT_SYSTEM) -> tuple[Message, ...]:
-    """A prompt as messages: our system text, then instruction and input, apart by a blank line."""
+def messages_for(
+    instruction: str, input: str = "", system: str = DEFAULT_SYSTEM, history: Sequence[Mapping[str, str]] = ()
+) -> tuple[Message, ...]:
+    """A prompt as messages: our system text, earlier turns if any, then instruction and input, apart by a blank line."""
     user = "\n\n".join(part.strip() for part in (instruction, input) if part.strip())
-    return Message("system", system.strip() or DEFAULT_SYSTEM), Message("user", user)
+    earlier = [Message(_spoken_by(turn), turn.get("content", "")) for turn in history if turn.get("role") in ("user", "assistant")]
+    return Message("system", system.strip() or DEFAULT_SYSTEM), *earlier, Message("user", user)
+
+
+def _spoken_by(turn: Mapping[str, str]) -> Role:
+    return "assistant" if turn.get("role") == "assistant" else "user"
 
 
 def with_system(messages: Sequence[Message], system: str = DEFAULT_SYSTEM) -> tuple[Message, ...]:

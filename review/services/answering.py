@@ -4,12 +4,14 @@ Must not know torch, screens or how a job is chosen.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ft.engine import BASE, Done, Engine, Failed, Identity, Request
-from ft.errors import UserError
+from ft.errors import BadInput, NotFound, Refused, UserError
 from ft.specs import DecodeSpec
 from ft.template import messages_for
+from ft.versions import library_versions
 from review.services import jobs
 from review.services.adapters import Adapters
 from review.services.faults import reading, writing
@@ -28,10 +30,10 @@ class Answering:
         self._db, self._engine, self._adapters = db, engine, adapters
 
     def run(self, job_id: int, should_stop: Callable[[], bool], progress: Progress) -> None:
-        """Do a claimed job. Ends it as finished or failed; puts it back where `should_stop` says so; a cancelled one stays cancelled."""
+        """Do a claimed job. Ends it as finished or failed; puts it back where `should_stop` says so; cancelled or paused it stays so."""
 
         def told_to_stop() -> bool:
-            return should_stop() or jobs.one(self._db, job_id).status == "cancelled"
+            return should_stop() or not jobs.goes_on(self._db, job_id)
 
         try:
             message = self._answer_all(job_id, told_to_stop, progress)
@@ -105,16 +107,11 @@ class Answering:
     ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
         self._engine.wait_ready()
         identity = self._adapters.check_base()
-        names = {arm.id: self._adapters.bring(arm.adapter_id) if arm.adapter_id else BASE for _, arm in asked}
-        by_id = {f"{prompt.id}:{arm.id}": (prompt, arm) for prompt, arm in asked}
-        requests = [
-            Request(
-                key, messages_for(prompt.instruction, prompt.input, arm.system_prompt), names[arm.id],
-                DecodeSpec.from_dict(arm.decode), background=True,
-            )
-            for key, (prompt, arm) in by_id.items()
-        ]  # fmt: skip
-        answers, failures = [], []
+        names, away = self._bring({arm.id: arm for _, arm in asked}.values())
+        by_id = {f"{prompt.id}:{arm.id}": (prompt, arm) for prompt, arm in asked if arm.id in names}
+        requests = [request_for(key, prompt, arm, names[arm.id], background=True) for key, (prompt, arm) in by_id.items()]
+        answers = []
+        failures = [(prompt, arm, away[arm.id]) for prompt, arm in asked if arm.id in away]
         stream, look = self._engine.generate(requests), time.monotonic() + LOOK_SECONDS
         for event in stream:
             if isinstance(event, Done):
@@ -127,6 +124,17 @@ class Answering:
                     stream.close()
         return answers, failures + [(*left, "It was stopped.") for left in by_id.values()]
 
+    def _bring(self, arms: Iterable[Arm]) -> tuple[dict[int | None, str], dict[int | None, str]]:
+        """Names in the engine by arm, and why the others cannot answer: one that is gone does not keep the rest from answering."""
+        names: dict[int | None, str] = {}
+        away: dict[int | None, str] = {}
+        for arm in arms:
+            try:
+                names[arm.id] = self._adapters.bring(arm.adapter_id) if arm.adapter_id else BASE
+            except (NotFound, Refused, BadInput) as error:
+                away[arm.id] = f"{arm.name}: {error}"
+        return names, away
+
     def _store(self, answers: Sequence[Answer]) -> None:
         with writing(self._db) as session:
             for answer in answers:
@@ -134,10 +142,24 @@ class Answering:
                     session.add(answer)
 
 
+def request_for(key: str, prompt: Prompt, arm: Arm, adapter: str, background: bool = False) -> Request:
+    """What is asked for an arm's answer to a prompt, each time the same."""
+    messages = messages_for(prompt.instruction, prompt.input, arm.system_prompt, prompt.history)
+    return Request(key, messages, adapter, DecodeSpec.from_dict(arm.decode), background)
+
+
 def _reference(prompt: Prompt, arm: Arm) -> Answer:
     assert prompt.id is not None
     assert arm.id is not None
     return Answer(arm_id=arm.id, prompt_id=prompt.id, text=prompt.reference.strip())
+
+
+def engine_facts(identity: Identity) -> dict[str, Any]:
+    """What computed an answer, beside base, adapter, template and decoding."""
+    return {
+        "base": identity.base, "device": identity.device, "dtype": identity.dtype, "quantisation": identity.quantisation,
+        "versions": library_versions(),
+    }  # fmt: skip
 
 
 def _answer(prompt: Prompt, arm: Arm, event: Done, identity: Identity) -> Answer:
@@ -148,5 +170,5 @@ def _answer(prompt: Prompt, arm: Arm, event: Done, identity: Identity) -> Answer
         arm_id=arm.id, prompt_id=prompt.id, text=event.text.strip(), prompt_tokens=event.prompt_tokens, new_tokens=event.new_tokens,
         finish=event.finish, seconds=event.seconds, base_hash=f"{identity.base_hash}:{identity.dtype}:{identity.quantisation}",
         adapter_hash="" if event.adapter == BASE else event.adapter, template_hash=identity.template_hash, decode_hash=decode.hash,
-        seed=decode.seed,
+        seed=decode.seed, engine=engine_facts(identity),
     )  # fmt: skip

@@ -93,7 +93,7 @@ class Answers:
             work = Answering(self._db, self._engine, self._adapters)
             work.run(job_id, should_stop or (lambda: False), progress or (lambda done, total: None))
             return
-        while (job := jobs.one(self._db, job_id)).status not in jobs.OVER:
+        while (job := jobs.one(self._db, job_id)).status not in (*jobs.OVER, "paused"):
             if should_stop and should_stop():
                 return
             if progress:
@@ -110,8 +110,21 @@ class Answers:
         if jobs.one(self._db, job_id).status in jobs.OVER:
             raise Conflict("That job is over already. Nothing was changed.")
         jobs.end(self._db, job_id, "cancelled", "Cancelled. What was answered is kept.")
+        self._note("job cancelled", by, job_id)
+
+    def pause(self, job_id: int, by: int | None = None) -> None:
+        """Stop answering until it is resumed; what is stored stays."""
+        jobs.pause(self._db, job_id)
+        self._note("job paused", by, job_id)
+
+    def resume(self, job_id: int, by: int | None = None) -> None:
+        """Go on with a paused job where it was: nothing is asked twice."""
+        jobs.resume(self._db, job_id)
+        self._note("job resumed", by, job_id)
+
+    def _note(self, what: str, by: int | None, job_id: int) -> None:
         with writing(self._db) as session:
-            audit(session, time.time(), by, "job cancelled", job=job_id)
+            audit(session, time.time(), by, what, job=job_id)
 
     def chat(self, arm_names: Sequence[str], messages: Sequence[Message], decode: DecodeSpec | None = None) -> Iterator[ChatStep]:
         """Answer a conversation with several arms from one mixed batch, texts growing in step. Waits for a model that is still loading.

@@ -79,7 +79,7 @@ class Caretaker:
         def should_stop() -> bool:
             nonlocal stopped
             stopped = self._stopping.is_set()
-            return stopped or jobs.one(db, job.id or 0).status == "cancelled"
+            return stopped or not jobs.goes_on(db, job.id or 0)
 
         run = self._house.answers.run if job.kind == "answer" else self._house.boards.run
         try:

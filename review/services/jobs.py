@@ -1,4 +1,4 @@
-"""Background jobs: who runs one, and whether that process still lives. A job of a dead process is queued again.
+"""Background jobs: who runs one, whether that process still lives, who paused it. A job of a dead process is queued again.
 
 Must not know what the jobs do.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ft.errors import NotFound
+from ft.errors import Conflict, NotFound
 from review.services.faults import reading, writing
 from storage.database import Database
 from storage.queries import arms as queries
@@ -22,7 +22,7 @@ OVER = ("finished", "failed", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as shown. `status`: queued, running, finished, failed or cancelled; times in seconds since 1970."""
+    """A job as shown. `status`: queued, running, paused, finished, failed or cancelled; times in seconds since 1970."""
 
     id: int
     kind: str
@@ -62,6 +62,10 @@ def view(job: Job) -> JobView:
 def one(db: Database, job_id: int) -> Job:
     with reading(db) as session:
         job = session.get(Job, job_id)
+    return _existing(job, job_id)
+
+
+def _existing(job: Job | None, job_id: int) -> Job:
     if job is None:
         raise NotFound(f"There is no job {job_id}. Look at the list of jobs.")
     return job
@@ -78,11 +82,41 @@ def claim(db: Database, job_id: int) -> bool:
         return True
 
 
+def goes_on(db: Database, job_id: int) -> bool:
+    """Whether this process should go on with a job that it claimed: nobody cancelled, paused or took it meanwhile."""
+    job = one(db, job_id)
+    return job.status == "running" and job.owner == me()
+
+
+def pause(db: Database, job_id: int) -> Job:
+    """Keep a job from running until it is resumed; one at work stops within a second. Raises Conflict where it cannot be paused."""
+    with writing(db) as session:
+        job = _existing(session.get(Job, job_id), job_id)
+        if job.kind == "score":
+            raise Conflict("Scoring takes only a moment and cannot be paused. Wait for it, or cancel it.")
+        if job.status not in ("queued", "running"):
+            raise Conflict(f"That job is {job.status}, so it cannot be paused. Nothing was changed.")
+        job.status, job.message = "paused", "Paused. What is answered is kept; resume it when you like."
+        session.add(job)
+        return job
+
+
+def resume(db: Database, job_id: int) -> Job:
+    """Queue a paused job again: it goes on with what is missing. Raises Conflict where it is not paused."""
+    with writing(db) as session:
+        job = _existing(session.get(Job, job_id), job_id)
+        if job.status != "paused":
+            raise Conflict(f"That job is {job.status}, not paused. Nothing was changed.")
+        job.status, job.owner, job.message = "queued", "", ""
+        session.add(job)
+        return job
+
+
 def end(db: Database, job_id: int, status: str, message: str = "") -> None:
-    """Unless it is over already: a cancelled job stays cancelled. `queued` puts it back."""
+    """Unless it is over already: a cancelled job stays cancelled. `queued` puts it back, but never one that was paused."""
     with writing(db) as session:
         job = session.get(Job, job_id)
-        if job is None or job.status in OVER:
+        if job is None or job.status in OVER or (job.status == "paused" and status == "queued"):
             return
         job.status, job.message, job.owner = status, message, ""
         job.ended_at = None if status == "queued" else time.time()
