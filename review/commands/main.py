@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import arms, boards, data, figures, people, training, votes
+from review.commands import arms, boards, data, figures, jobs, people, training, votes
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -23,6 +23,7 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("sets")(data.list_sets)
     app.add_typer(data.examples, name="examples")
     app.add_typer(arms.adapters, name="adapters")
+    app.add_typer(jobs.app, name="jobs")
     app.command("answer")(arms.answer)
     app.command("score")(arms.score)
     app.command("chat")(arms.chat)
