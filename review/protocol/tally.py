@@ -1,49 +1,24 @@
 """From stored or exported votes to the numbers of a study. What a board shows can be recomputed from the export with this file alone.
 
-Pure. Must not know the database, the models or the screens.
+Votes of reviewers who are aside (doubted and not decided on, or decided against) are in no number. Pure. Must not know the database, the
+models or the screens.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from review.protocol.agreement import doubts, krippendorff_alpha, too_fast
-from review.protocol.ranking import Duel, Outcome, Strength, WinRate, bradley_terry, first_decisive, log_e_value, win_rate
-from review.protocol.verdict import Rule, Verdict, decide
+from review.protocol.agreement import Agreement, agreement, agreements
+from review.protocol.blinding_index import Blinding, blinding, tuned_side
+from review.protocol.doubts import FLIPPED, all_sides, repeats_of, reviewer_doubts, sides_drawn
+from review.protocol.ranking import Duel, Strength, WinRate, bradley_terry, first_decisive, log_e_value, win_rate
+from review.protocol.records import Beside, VoteRecord, counted, current, decided_duel, duel
+from review.protocol.shares import Share, Side, exact_side, wilson
+from review.protocol.tags import TagResult, tag_results, worse_tags
+from review.protocol.verdict import Condition, Rule, Verdict, conditions, decide
 
-CHARACTERS_A_WORD = 6
-
-
-@dataclass(frozen=True, slots=True)
-class VoteRecord:
-    """One stored vote with its sides resolved. `characters`: length of prompt and answers together; `seconds`: from served to vote."""
-
-    assignment: str
-    revision: int
-    pair: str
-    prompt: int
-    reviewer: int
-    left_arm: str
-    right_arm: str
-    choice: str
-    kind: str = "real"
-    marked: bool = False
-    voided: bool = False
-    seconds: float = 0.0
-    characters: int = 0
-
-    @property
-    def winner(self) -> str:
-        """The arm voted better, else "tie" or "both_bad"."""
-        return {"left": self.left_arm, "right": self.right_arm}.get(self.choice, self.choice)
-
-    @property
-    def side(self) -> str:
-        """Which of the pair's two arms, in the order of their names, was voted better: the same words for every pair of arms."""
-        if self.choice not in ("left", "right"):
-            return self.choice
-        return "first" if self.winner == min(self.left_arm, self.right_arm) else "second"
+__all__ = ["ArmTally", "Beside", "Tally", "VoteRecord", "agreement", "counted", "current", "duel", "reviewer_doubts", "tally"]
+Tagged = tuple[Duel, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +31,8 @@ class ArmTally:
     versus: WinRate | None
     verdict: Verdict | None
     e_value: float
+    tags: tuple[TagResult, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def votes(self) -> int:
@@ -64,7 +41,9 @@ class ArmTally:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`best` is the challenger the verdict is about. `flips` names reviewers without whom the verdict would be another."""
+    """`best` is the challenger the verdict is about. `flips`: reviewers without whom the verdict would be another. `aside`: those whose
+    votes (`aside_votes`) are in no number. `disputed`: pairs that reviewers judged differently. `adjudicated` pairs were decided, and
+    `adjudicated_rate` is the win rate of `best` with these decisions in the place of the votes."""
 
     arms: tuple[ArmTally, ...]
     best: str
@@ -76,66 +55,100 @@ class Tally:
     voided: int
     agreement: float | None
     flips: tuple[int, ...]
+    tags: tuple[TagResult, ...]
+    agreements: tuple[Agreement, ...]
+    blinding: Blinding
+    consistency: Share
+    side: Side
+    aside: tuple[int, ...]
+    aside_votes: int
+    disputed: tuple[str, ...]
+    adjudicated: int
+    adjudicated_rate: WinRate | None
+    conditions: tuple[Condition, ...]
 
 
-def current(records: Iterable[VoteRecord]) -> list[VoteRecord]:
-    """The newest revision of each vote, in the order in which the pairs were first voted on."""
-    newest: dict[str, VoteRecord] = {}
-    for record in records:
-        held = newest.get(record.assignment)
-        if held is None or record.revision > held.revision:
-            newest[record.assignment] = record
-    return list(newest.values())
-
-
-def counted(records: Iterable[VoteRecord]) -> list[VoteRecord]:
-    """What the primary result rests on: current, not marked, not voided, no repeats or control pairs."""
-    return [r for r in current(records) if r.kind == "real" and not r.marked and not r.voided]
-
-
-def duel(record: VoteRecord) -> Duel:
-    outcomes: dict[str, Outcome] = {"left": "first", "right": "second", "tie": "tie", "both_bad": "both_bad"}
-    return Duel(record.prompt, record.reviewer, record.left_arm, record.right_arm, outcomes[record.choice])
-
-
-def tally(records: Iterable[VoteRecord], arms: Sequence[str], against: str, rule: Rule) -> Tally:
+def tally(
+    records: Iterable[VoteRecord],
+    arms: Sequence[str],
+    against: str,
+    rule: Rule,
+    beside: Beside | None = None,
+    criteria: Sequence[str] = (),
+) -> Tally:
     """All numbers of a study from its votes in the order they were cast."""
-    now = current(records)
+    records, beside = list(records), beside or Beside()
+    aside = aside_of(records, beside)
+    now = [r for r in current(records) if r.reviewer not in aside]
     primary = counted(now)
-    duels = [duel(r) for r in primary]
-    found = _arms(duels, arms, against, rule)
+    duels: list[Tagged] = [(duel(r), r.tags) for r in primary]
+    found = [_arm(duels, arm, against, rule) for arm in arms]
+    strengths = {s.arm: s for s in _strengths([d for d, _ in duels], arms)}
     name = _best((a.arm, a.versus, a.verdict) for a in found if a.versus and a.verdict)[0]
     best = next(a for a in found if a.arm == name)
     assert best.verdict is not None, "a challenger has a verdict"
-    bad = sum(d.outcome == "both_bad" for d in duels)
+    bad = sum(r.choice == "both_bad" for r in primary)
+    told = agreements(primary, criteria)
+    decided = {r.pair for r in primary if r.pair in beside.adjudications}
     return Tally(
-        arms=tuple(found),
+        arms=tuple(ArmTally(a.arm, a.win_rate, strengths.get(a.arm), a.versus, a.verdict, a.e_value, a.tags, a.conditions) for a in found),
         best=best.arm,
         verdict=best.verdict,
         e_value=best.e_value,
-        votes=len(duels),
-        both_bad_share=bad / len(duels) if duels else 0.0,
+        votes=len(primary),
+        both_bad_share=bad / len(primary) if primary else 0.0,
         marked=sum(r.marked and not r.voided for r in now),
         voided=sum(r.voided for r in now),
-        agreement=agreement(primary),
+        agreement=told[0].nominal,
         flips=_flips(duels, arms, against, rule, best),
+        tags=best.tags,
+        agreements=told,
+        blinding=blinding(_guesses(now, beside)),
+        consistency=_consistency(now),
+        side=_side(now),
+        aside=tuple(sorted(aside)),
+        aside_votes=len(counted(records)) - len(primary),
+        disputed=disputed(primary),
+        adjudicated=len(decided),
+        adjudicated_rate=_adjudicated(primary, beside, best.arm, against) if decided else None,
+        conditions=best.conditions,
     )
 
 
-def _arms(duels: Sequence[Duel], arms: Sequence[str], against: str, rule: Rule) -> list[ArmTally]:
-    strengths = {s.arm: s for s in _strengths(duels, arms)}
-    found = []
-    for arm in arms:
-        versus, verdict, evidence = (None, None, 1.0) if arm == against else _versus(duels, arm, against, rule)
-        found.append(ArmTally(arm, win_rate(duels, arm), strengths.get(arm), versus, verdict, evidence))
+def aside_of(records: Iterable[VoteRecord], beside: Beside, doubted: Iterable[int] | None = None) -> set[int]:
+    """Reviewers whose votes are in no number: those decided against, and the doubted ones nobody decided on."""
+    found = {reviewer for reviewer, counts in beside.decisions.items() if not counts}
+    if beside.doubted_aside:
+        names = reviewer_doubts(records) if doubted is None else doubted
+        found |= {reviewer for reviewer in names if reviewer not in beside.decisions}
     return found
 
 
-def _versus(duels: Sequence[Duel], arm: str, against: str, rule: Rule) -> tuple[WinRate, Verdict, float]:
-    faced = [d for d in duels if {d.first, d.second} == {arm, against}]
-    wins, decisive = first_decisive(faced, arm)
-    rate = win_rate(faced, arm)
-    return rate, decide(rule, rate, wins, decisive), math.exp(min(log_e_value(wins, decisive), 700.0))
+def disputed(records: Iterable[VoteRecord]) -> tuple[str, ...]:
+    """Pairs that several reviewers judged, not all of them alike."""
+    said: dict[str, set[str]] = {}
+    for r in records:
+        said.setdefault(r.pair, set()).add(r.side)
+    return tuple(pair for pair, sides in said.items() if len(sides) > 1)
+
+
+def _arm(duels: Sequence[Tagged], arm: str, against: str, rule: Rule) -> ArmTally:
+    overall = win_rate([d for d, _ in duels], arm)
+    if arm == against:
+        return ArmTally(arm, overall, None, None, None, 1.0)
+    return _versus(duels, arm, against, rule, overall)
+
+
+def _versus(duels: Sequence[Tagged], arm: str, against: str, rule: Rule, overall: WinRate | None = None) -> ArmTally:
+    faced = [(d, tags) for d, tags in duels if {d.first, d.second} == {arm, against}]
+    plain = [d for d, _ in faced]
+    wins, decisive = first_decisive(plain, arm)
+    rate = win_rate(plain, arm)
+    tags = tag_results(faced, arm, against, rule.e_value)
+    worse: Mapping[str, float] = worse_tags(tags)
+    verdict = decide(rule, rate, wins, decisive, worse)
+    evidence = math.exp(min(log_e_value(wins, decisive), 700.0))
+    return ArmTally(arm, overall or rate, None, rate, verdict, evidence, tags, conditions(rule, rate, wins, decisive, worse))
 
 
 def _strengths(duels: Sequence[Duel], arms: Sequence[str]) -> Sequence[Strength]:
@@ -152,38 +165,36 @@ def _best(arms: Iterable[tuple[str, WinRate, Verdict]]) -> tuple[str, WinRate, V
     return max(arms, key=lambda arm: (arm[2].kind == "ship", arm[1].value))
 
 
-def _flips(duels: Sequence[Duel], arms: Sequence[str], against: str, rule: Rule, best: ArmTally) -> tuple[int, ...]:
+def _flips(duels: Sequence[Tagged], arms: Sequence[str], against: str, rule: Rule, best: ArmTally) -> tuple[int, ...]:
     if best.verdict is None or best.verdict.kind == "more":
         return ()
     found = []
-    for reviewer in sorted({d.reviewer for d in duels}):
-        others = [d for d in duels if d.reviewer != reviewer]
-        name, _, verdict = _best((arm, *_versus(others, arm, against, rule)[:2]) for arm in arms if arm != against)
+    for reviewer in sorted({d.reviewer for d, _ in duels}):
+        others = [(d, tags) for d, tags in duels if d.reviewer != reviewer]
+        told = [_versus(others, arm, against, rule) for arm in arms if arm != against]
+        name, _, verdict = _best((a.arm, a.versus, a.verdict) for a in told if a.versus and a.verdict)
         if (verdict.kind, name) != (best.verdict.kind, best.arm):
             found.append(reviewer)
     return tuple(found)
 
 
-def agreement(records: Sequence[VoteRecord]) -> float | None:
-    """Krippendorff's nominal alpha over pairs seen by several reviewers; None without overlap or variation."""
-    units: dict[str, dict[int, str]] = defaultdict(dict)
-    for r in records:
-        units[r.pair][r.reviewer] = r.side
-    reviewers = sorted({r.reviewer for r in records})
-    alpha = krippendorff_alpha([[unit.get(reviewer) for unit in units.values()] for reviewer in reviewers])
-    return None if math.isnan(alpha) else alpha
+def _guesses(records: Iterable[VoteRecord], beside: Beside) -> list[tuple[str, str]]:
+    sides = [
+        (beside.guesses[r.assignment], tuned_side(r.left_arm, r.right_arm, beside.tuned)) for r in records if r.assignment in beside.guesses
+    ]
+    return [(guess, truth) for guess, truth in sides if truth]
 
 
-def reviewer_doubts(records: Iterable[VoteRecord]) -> dict[int, tuple[str, ...]]:
-    """Reviewer -> reasons to look at their votes again; nobody without reasons is in it. Haste is judged by the first revision."""
-    records = list(records)
-    found = {}
-    for reviewer in sorted({r.reviewer for r in records}):
-        mine = [r for r in records if r.reviewer == reviewer]
-        hasty = sum(r.revision == 1 and too_fast(r.seconds, r.characters / CHARACTERS_A_WORD) for r in mine)
-        votes = current(mine)
-        first = {r.pair: r.choice for r in votes if r.kind == "real"}
-        repeats = [(first[r.pair], r.choice) for r in votes if r.kind == "repeat" and r.pair in first]
-        if reasons := doubts([r.choice for r in votes], hasty, repeats):
-            found[reviewer] = reasons
-    return found
+def _consistency(records: Sequence[VoteRecord]) -> Share:
+    repeats = [pair for mine in repeats_of(records).values() for pair in mine]
+    return wilson(sum(FLIPPED[second] == first for first, second in repeats), len(repeats))
+
+
+def _side(records: Sequence[VoteRecord]) -> Side:
+    sides = all_sides(records)
+    return exact_side(sides.count("left"), sides.count("right"), sides_drawn(records))
+
+
+def _adjudicated(primary: Sequence[VoteRecord], beside: Beside, arm: str, against: str) -> WinRate:
+    duels = [decided_duel(r, beside.adjudications[r.pair]) if r.pair in beside.adjudications else duel(r) for r in primary]
+    return win_rate([d for d in duels if {d.first, d.second} == {arm, against}], arm)

@@ -4,6 +4,7 @@ Pure. Must not know the database, the models or the screens.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
@@ -15,13 +16,17 @@ FAR = 5_000  # votes; beyond this the arms are as good as equal
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Fixed before the first vote. Shares are 0..1; `e_value` is the evidence asked for (20: wrong at most once in 20 equal arms)."""
+    """Fixed before the first vote. Shares are 0..1; `e_value` is the evidence asked for (20: wrong at most once in 20 equal arms).
+
+    `no_worse_tag`: hold where the arm is clearly worse on the prompts of any one tag, however good it is on the others.
+    """
 
     min_win_rate: float = 0.55
     max_both_bad: float = 0.3
     min_votes: int = 20
     min_reviewers: int = 1
     e_value: float = 20.0
+    no_worse_tag: bool = True
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
@@ -42,6 +47,7 @@ class Rule:
             (_whole(self.min_votes), f"min_votes is {self.min_votes}: choose 1 or more."),
             (_whole(self.min_reviewers), f"min_reviewers is {self.min_reviewers}: choose 1 or more."),
             (_number(self.e_value, 1, 1e6), f"e_value is {self.e_value}: choose 1 to 1000000 (20 is usual)."),
+            (isinstance(self.no_worse_tag, bool), f"no_worse_tag is {self.no_worse_tag}: choose true or false."),
         ]
         return [message for good, message in checks if not good]
 
@@ -63,8 +69,18 @@ class Verdict:
     votes_needed: int = 0
 
 
-def decide(rule: Rule, rate: WinRate, wins: int, decisive: int) -> Verdict:
-    """The verdict on one arm against the arm it should beat; `wins` of `decisive` as `ranking.first_decisive` counts them."""
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One setting of the rule as it stands: `met`, and in words what was asked for and what is."""
+
+    setting: str
+    met: bool
+    words: str
+
+
+def decide(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None) -> Verdict:
+    """The verdict on one arm against the arm it should beat; `wins` of `decisive` as `ranking.first_decisive` counts them, `worse`: tags
+    on which it is clearly worse, with its win rate there."""
     short = max(rule.min_votes - rate.votes, 0)
     if not rate.votes:
         return Verdict("more", f"No votes yet: {_votes(rule.min_votes)} needed at least.", rule.min_votes)
@@ -75,6 +91,9 @@ def decide(rule: Rule, rate: WinRate, wins: int, decisive: int) -> Verdict:
         return Verdict("hold", f"Hold: reviewers prefer the other answers ({_percent(1 - rate.value)} against {_percent(rate.value)}).")
     if rate.both_bad_share > rule.max_both_bad:
         return _too_bad(rule, rate)
+    if worse and rule.no_worse_tag:
+        where = ", ".join(f"“{tag}” ({_percent(share)})" for tag, share in sorted(worse.items(), key=lambda item: item[1]))
+        return Verdict("hold", f"Hold: it wins {_percent(rate.value)} of the votes, but is clearly worse on {where}.")
     if proven and rate.value >= rule.min_win_rate:
         return Verdict("ship", f"Ship: it wins {_percent(rate.value)} of the votes, and that is very unlikely to be chance.")
     if proven and rate.high < rule.min_win_rate:
@@ -82,6 +101,30 @@ def decide(rule: Rule, rate: WinRate, wins: int, decisive: int) -> Verdict:
             "hold", f"Hold: better, but {_percent(rate.value)} is less than the {_percent(rule.min_win_rate)} that was asked for."
         )
     return _undecided(rule, rate, wins, decisive, proven)
+
+
+def conditions(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None) -> tuple[Condition, ...]:
+    """The rule, setting by setting, for somebody who asks why."""
+    evidence = math.exp(min(log_e_value(wins, decisive), 700.0))
+    ahead = 2 * wins > decisive
+    found = [
+        Condition("min_votes", rate.votes >= rule.min_votes, f"{rate.votes} votes; at least {rule.min_votes} asked for."),
+        Condition("min_reviewers", rate.reviewers >= rule.min_reviewers, f"{rate.reviewers} reviewers; at least {rule.min_reviewers}."),
+        Condition("min_win_rate", rate.votes > 0 and rate.value >= rule.min_win_rate,
+                  f"It wins {_percent(rate.value)}; at least {_percent(rule.min_win_rate)} asked for."),
+        Condition("max_both_bad", rate.both_bad_share <= rule.max_both_bad,
+                  f"Both answers bad in {_percent(rate.both_bad_share)}; at most {_percent(rule.max_both_bad)} allowed."),
+        Condition("e_value", ahead and evidence >= rule.e_value,
+                  f"Evidence {_amount(evidence)} that it is {'better' if ahead else 'different'}; {rule.e_value:.0f} asked for."),
+    ]  # fmt: skip
+    if rule.no_worse_tag:
+        where = f"Clearly worse on {', '.join(sorted(worse))}." if worse else "Clearly worse on no tag."
+        found.append(Condition("no_worse_tag", not worse, where))
+    return tuple(found)
+
+
+def _amount(evidence: float) -> str:
+    return f"{evidence:.1f}" if evidence < 100 else f"{evidence:.0f}" if evidence < 1e6 else "beyond a million"
 
 
 def _short(rule: Rule, rate: WinRate, short: int) -> Verdict:

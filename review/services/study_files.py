@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ft.errors import BadInput, UserError
+from ft.errors import BadInput
 from review.protocol.blinding import shown_text
-from review.protocol.tally import VoteRecord
+from review.protocol.records import VoteRecord
 from review.protocol.verdict import Rule
-from review.services.declaring import check_declaration
+from review.services.declaring import word_problems
 from review.services.strict_csv import read_text
 from review.services.study_checks import (
     Answers,
@@ -140,16 +140,8 @@ def _together(
         votes=tuple(found),
         identical=tuple(identical_pairs(answers, shown)), reviewers=reviewers, votes_per_pair=header.votes_per_pair or overlap(found),
     )  # fmt: skip
-    try:
-        check_declaration(
-            header.name.strip(),
-            [arm.name for arm in arms],
-            header.split,
-            study.votes_per_pair,
-            header.reveal,
-            header.criteria,
-            header.reasons,
-        )
-    except UserError as error:
-        raise wrong(header.line, str(error)) from error
+    problems = word_problems(header.name.strip(), [arm.name for arm in arms], header.split, study.votes_per_pair, header.reveal, "sides",
+                             header.criteria, header.reasons)  # fmt: skip
+    if problems:
+        raise wrong(header.line, " ".join(problems))
     return study

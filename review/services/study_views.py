@@ -5,12 +5,18 @@ Must not know the database, screens or models.
 
 from dataclasses import dataclass
 
+from review.protocol.agreement import Agreement
+from review.protocol.blinding_index import Blinding
 from review.protocol.ranking import Strength, WinRate
-from review.protocol.verdict import Rule, Verdict
+from review.protocol.shares import Share, Side
+from review.protocol.tags import TagResult
+from review.protocol.verdict import Condition, Rule, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
+    """`tags`: only prompts with one of them; `reviewers`: only they may judge; both empty: all. `tuned`: the arms of adapters."""
+
     id: int
     name: str
     state: str
@@ -26,21 +32,55 @@ class StudyView:
     created_at: float
     opened_at: float | None
     closed_at: float | None
+    tags: tuple[str, ...] = ()
+    reviewers: tuple[str, ...] = ()
+    scale: str = "sides"
+    checks: bool = True
+    tuned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewerProgress:
-    """`seconds` is the median from served to vote; `doubts` are reasons in words to look at these votes again."""
+    """`votes`: all of them, repeats and plain pairs too; `seconds`: the median from served to vote; `doubts`: why to look at these votes
+    again, in words. `aside`: their votes are in no number; `decision`: "counted" or "aside" where somebody decided, with `reason`."""
 
     name: str
     votes: int
     seconds: float
     doubts: tuple[str, ...]
+    aside: bool = False
+    decision: str = ""
+    reason: str = ""
+    repeats: int = 0
+    repeated_alike: int = 0
+    plain: int = 0
+    plain_right: int = 0
+    skipped: int = 0
+    last_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagProgress:
+    """`votes` of `needed` on the pairs of prompts with this tag; a prompt with several tags is in each."""
+
+    tag: str
+    pairs: int
+    votes: int
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedPair:
+    reviewer: str
+    prompt: str
+    reason: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
 class StudyProgress:
-    """`votes` of `needed` pairs-times-reviewers have been given; `identical` pairs are not voted on."""
+    """`votes` of `needed` pairs-times-reviewers have been given; `identical` pairs are not voted on. `agreement`: Krippendorff's alpha so
+    far; `seconds`: the median vote's."""
 
     name: str
     state: str
@@ -49,6 +89,10 @@ class StudyProgress:
     pairs: int
     identical: int
     reviewers: tuple[ReviewerProgress, ...]
+    tags: tuple[TagProgress, ...] = ()
+    agreement: float | None = None
+    skipped: tuple[SkippedPair, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +112,11 @@ class ArmResult:
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """`best` is the arm the verdict speaks of. `marked` and `voided` votes are kept out of every number; `flips` names reviewers
-    without whom the verdict would be another; `agreement` is Krippendorff's alpha, None without pairs that several reviewers judged."""
+    """`best` is the arm the verdict speaks of. `marked` and `voided` votes are kept out of every number, as are those of the reviewers
+    `aside`; `flips` names reviewers without whom the verdict would be another; `agreement` is Krippendorff's alpha, None without pairs that
+    several reviewers judged, and `agreements` tells it for the vote and each criterion with intervals. `tags`: `best` against the arm to
+    beat, tag by tag. `adjudicated_rate`: the win rate of `best` with `adjudicated` pairs counted as decided; the verdict rests on the votes
+    as given. `conditions`: the rule, setting by setting, and whether each is met."""
 
     study: StudyView
     arms: tuple[ArmResult, ...]
@@ -84,6 +131,45 @@ class StudyResult:
     agreement: float | None
     flips: tuple[str, ...]
     method: str
+    tags: tuple[TagResult, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+    blinding: Blinding | None = None
+    consistency: Share | None = None
+    side: Side | None = None
+    aside: tuple[str, ...] = ()
+    aside_votes: int = 0
+    disagreements: int = 0
+    adjudicated: int = 0
+    adjudicated_rate: WinRate | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def arm(self, name: str) -> ArmResult | None:
         return next((arm for arm in self.arms if arm.arm == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class DisputedVote:
+    """What one reviewer said, in terms of the answers as shown: first, second, tie or both_bad. `number` stands for the reviewer."""
+
+    number: int
+    choice: str
+    reasons: tuple[str, ...]
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A pair that reviewers judged differently, for somebody who decides without knowing whose answer is whose. `first_answer` and
+    `second_answer` are what `Studies.adjudicate` wants back; which arm stands first is drawn anew for each pair. `decided`: the newest
+    decision in the same terms, or ""."""
+
+    id: str
+    prompt_id: int
+    prompt: str
+    first: str
+    second: str
+    first_answer: int
+    second_answer: int
+    votes: tuple[DisputedVote, ...]
+    decided: str
+    reason: str

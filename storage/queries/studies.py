@@ -19,6 +19,7 @@ from storage.tables import (
     PromptSet,
     Study,
     StudyArm,
+    StudyReviewer,
     User,
 )
 
@@ -69,6 +70,37 @@ def _prompts(set_id: int, split: str, upto: int | None) -> list[Any]:
 
 def prompt_count(session: Session, set_id: int, split: str, upto: int | None = None) -> int:
     return session.execute(select(func.count()).select_from(Prompt).where(*_prompts(set_id, split, upto))).scalar_one()
+
+
+def prompt_tags(session: Session, set_id: int, split: str, upto: int | None = None) -> dict[int, list[str]]:
+    """Prompt id -> its tags; a prompt without tags has its category as one, if it has that."""
+    query = select(col(Prompt.id), col(Prompt.tags), col(Prompt.category)).where(*_prompts(set_id, split, upto)).order_by(col(Prompt.id))
+    return {prompt_id: list(tags) or [category] * bool(category) for prompt_id, tags, category in session.execute(query)}
+
+
+def answered_prompts(session: Session, set_id: int, split: str, arm_ids: Sequence[int], upto: int | None = None) -> list[tuple[int, int]]:
+    """(arm, prompt) of every live answer."""
+    query = (
+        select(col(Answer.arm_id), col(Answer.prompt_id))
+        .join(Prompt, col(Answer.prompt_id) == col(Prompt.id))
+        .where(col(Answer.arm_id).in_(arm_ids), col(Answer.voided_at).is_(None), *_prompts(set_id, split, upto))
+    )
+    return [(arm, prompt) for arm, prompt in session.execute(query)]
+
+
+def users_named(session: Session, names: Sequence[str]) -> dict[str, User]:
+    return {user.name: user for user in session.scalars(select(User).where(col(User.name).in_(names)))}
+
+
+def reviewers_of(session: Session, study_id: int) -> dict[int, str]:
+    """Who may judge a study, id -> name; empty where everybody may."""
+    query = (
+        select(col(User.id), col(User.name))
+        .join(StudyReviewer, col(StudyReviewer.user_id) == col(User.id))
+        .where(col(StudyReviewer.study_id) == study_id)
+        .order_by(col(User.id))
+    )
+    return {user_id: name for user_id, name in session.execute(query)}
 
 
 def last_prompt(session: Session, set_id: int, split: str) -> int | None:

@@ -59,6 +59,10 @@ class VoteRow:
     right: str
     left_answer_id: int
     right_answer_id: int
+    left_prompt_id: int
+    right_prompt_id: int
+    tags: list[str]
+    category: str
     reviewer_id: int
     choice: str
     criteria: dict[str, Any]
@@ -190,6 +194,10 @@ def _vote_row(vote: Vote, given: Assignment, prompt: Prompt, left: Answer, right
         right=right.text,
         left_answer_id=given.left_answer_id,
         right_answer_id=given.right_answer_id,
+        left_prompt_id=left.prompt_id,
+        right_prompt_id=right.prompt_id,
+        tags=list(prompt.tags),
+        category=prompt.category,
         reviewer_id=vote.reviewer_id,
         choice=vote.choice,
         criteria=dict(vote.criteria),
