@@ -25,6 +25,14 @@ class EngineSettings(Protocol):
     def device(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def remote_url(self) -> str: ...
+    @property
+    def remote_model(self) -> str: ...
+    @property
+    def remote_key_env(self) -> str: ...
+    @property
+    def remote_adapters(self) -> str: ...
 
 
 def open_engine(settings: EngineSettings) -> Engine:
@@ -37,4 +45,11 @@ def open_engine(settings: EngineSettings) -> Engine:
         from ft.engine_local import LocalEngine
 
         return LocalEngine(settings.base, settings.home / "bases", settings.quantisation, settings.device, settings.dtype)
-    raise BadInput(f"TIEBREAK_ENGINE is {settings.engine}. Set it to local or scripted.")
+    if settings.engine == "remote":
+        from ft.engine_remote import RemoteEngine
+        from ft.remote import Server
+
+        if not settings.remote_url:
+            raise BadInput("TIEBREAK_ENGINE is remote, but TIEBREAK_REMOTE_URL is not set. Set it to the server's address.")
+        return RemoteEngine(Server(settings.remote_url, settings.remote_key_env), settings.remote_model, settings.remote_adapters)
+    raise BadInput(f"TIEBREAK_ENGINE is {settings.engine}. Set it to local, remote or scripted.")

@@ -67,6 +67,18 @@ def _address(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
+        raise ValueError("give the name of the environment variable that holds the key, never the key itself")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if set(re.findall(r"\{[^}]*\}?|\}", text)) - {"{path}", "{folder}", "{name}"}:
+        raise ValueError("give a path for the server, with {path}, {folder} or {name} in it")
+    return _text(text)
+
+
 def default_home() -> Path:
     return platformdirs.user_data_path("tiebreak").absolute()
 
@@ -88,6 +100,10 @@ class Settings:
     adapter_memory_mb: int = 2048
     max_upload_mb: int = 1024
     public_url: str = ""
+    remote_url: str = ""
+    remote_model: str = ""
+    remote_key_env: str = ""
+    remote_adapters: str = "{path}"
 
     def __post_init__(self) -> None:
         if not self.database_url:
@@ -151,11 +167,15 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TIEBREAK_QUANTISATION": ("quantisation", _choice("none", "8bit", "4bit")),
     "TIEBREAK_DEVICE": ("device", _choice("auto", "cpu", "cuda", "mps")),
     "TIEBREAK_DTYPE": ("dtype", _choice("auto", "float32", "bfloat16", "float16")),
-    "TIEBREAK_ENGINE": ("engine", _choice("local", "scripted")),
+    "TIEBREAK_ENGINE": ("engine", _choice("local", "scripted", "remote")),
     "TIEBREAK_HOST": ("host", _text),
     "TIEBREAK_PORT": ("port", _number(1, 65535)),
     "TIEBREAK_DEMO": ("demo", _switch),
     "TIEBREAK_ADAPTER_MEMORY_MB": ("adapter_memory_mb", _number(16, 1_000_000)),
     "TIEBREAK_MAX_UPLOAD_MB": ("max_upload_mb", _number(1, 100_000)),
     "TIEBREAK_PUBLIC_URL": ("public_url", _address),
+    "TIEBREAK_REMOTE_URL": ("remote_url", _text),
+    "TIEBREAK_REMOTE_MODEL": ("remote_model", _text),
+    "TIEBREAK_REMOTE_KEY_ENV": ("remote_key_env", _variable),
+    "TIEBREAK_REMOTE_ADAPTERS": ("remote_adapters", _pattern),
 }

@@ -1,9 +1,9 @@
-"""A served house for programs: the real guard and routes on a real server, the scripted engine, two registered adapters, a key per role.
+"""A served house for programs: the real guard and routes on a real server without the screens, two registered adapters, a key per role.
 
 Not a test itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +42,15 @@ def make_adapters(room: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def desk(room: Path, engine: Any = None, house_of: Callable[[Any, Any, Any], Any] | None = None) -> Iterator[Desk]:
+def desk(room: Path, engine: Any = None, rules: Any = None) -> Iterator[Desk]:
+    from fastapi import FastAPI
+    from starlette.responses import Response
+
+    from review.guard import Guard, Policy
+    from review.http.routes import attach
     from review.services.faults import open_database
     from review.services.house import build
     from review.settings import Settings
-    from review.web import build_app
 
     listener = free_socket()
     settings = Settings(room / "home", engine="scripted", port=listener.getsockname()[1], demo=False)
@@ -57,7 +61,10 @@ def desk(room: Path, engine: Any = None, house_of: Callable[[Any, Any, Any], Any
     house.engine.open()
     for name, folder in make_adapters(room).items():
         house.adapters.register(folder, name, by=None)
-    guard = build_app(house)
+    app = FastAPI(openapi_url=None)
+    attach(app, house)
+    rules = rules or Policy(mounts=(), hosts=())
+    guard = Guard(app, rules, lambda token: None, lambda status, words, person: Response(words, status), key=house.keys.who)
     with served(guard, listener) as base:
         made = Desk(base, house, guard)
         for role in ("reviewer", "viewer", "engineer", "admin"):

@@ -15,6 +15,7 @@ from ft.errors import BadInput, Conflict, Unavailable
 from ft.scripted import ScriptedEngine
 from ft.specs import DecodeSpec
 from ft.template import messages_for
+from tests.programs import desk
 from tests.tiny import make_adapter, make_base
 
 SHORT = DecodeSpec(max_new_tokens=12)
@@ -44,20 +45,36 @@ def local(base: Path, room: Path) -> Case:
     return Case(engine, make_adapter(room / "one", base, 1), make_adapter(room / "two", base, 2, targets=("q_proj", "down_proj")))
 
 
-@pytest.fixture(scope="module", params=["scripted", "tiny", pytest.param("real", marks=pytest.mark.real)])
+@contextlib.contextmanager
+def remote(room: Path) -> Iterator[Case]:
+    """The remote engine against this project's own HTTP interface, where both adapters are registered."""
+    from ft.engine_remote import RemoteEngine
+    from ft.remote import Server
+
+    with desk(room) as served, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KEY_OF_THE_SERVER", served.keys["engineer"])
+        engine = RemoteEngine(Server(served.base, "KEY_OF_THE_SERVER"), "base", adapter_path="{name}")
+        engine.wait_ready(20)
+        yield Case(engine, room / "one", room / "two")
+
+
+@pytest.fixture(scope="module", params=["scripted", "remote", "tiny", pytest.param("real", marks=pytest.mark.real)])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     room = tmp_path_factory.mktemp("engine")
     tiny = request.getfixturevalue("tiny_base")
-    if request.param == "scripted":
-        made = Case(ScriptedEngine(), make_adapter(room / "one", tiny, 1), make_adapter(room / "two", tiny, 2))
-    else:
-        made = local(tiny if request.param == "tiny" else request.getfixturevalue("base_folder"), room)
-    yield made
-    made.engine.close()
-    assert made.engine.status().state == "failed"
-    with pytest.raises(Unavailable):
-        made.engine.wait_ready(1)
-    assert [type(e) for e in made.engine.generate([ask("late")])] == [Failed]
+    with contextlib.ExitStack() as stack:
+        if request.param == "remote":
+            made = stack.enter_context(remote(room))
+        elif request.param == "scripted":
+            made = Case(ScriptedEngine(), make_adapter(room / "one", tiny, 1), make_adapter(room / "two", tiny, 2))
+        else:
+            made = local(tiny if request.param == "tiny" else request.getfixturevalue("base_folder"), room)
+        yield made
+        made.engine.close()
+        assert made.engine.status().state == "failed"
+        with pytest.raises(Unavailable):
+            made.engine.wait_ready(1)
+        assert [type(e) for e in made.engine.generate([ask("late")])] == [Failed]
 
 
 @pytest.fixture(autouse=True)
