@@ -95,7 +95,7 @@ def test_training_prompts_are_never_kept(db: Database, keeping: Keeping) -> None
     with db.write() as session:
         session.add(PromptSet(id=9, name="other"))
         session.flush()
-        session.add(Prompt(set_id=9, split="train", instruction="q", content_hash="q"))
+        session.add(Prompt(id=99, set_id=9, split="train", instruction="q", content_hash="q"))
     (first,) = fill(db, 1)
     vote(db, first, "a", choice="tie")
     keeping.gather(by=1)
