@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 HERE = Path(__file__).parent
+DESK_SCRIPTS = ("wire.js", "diff.js", "chips.js", "scene.js", "desk.js", "keys.js")
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Liberation Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
@@ -112,14 +113,14 @@ class Tiebreak(gr.themes.Base):
 
 @cache
 def style_sheet() -> str:
-    """look.css: the rules and colours shared by the app's screens and the sign-in pages."""
-    return (HERE / "look.css").read_text(encoding="utf-8")
+    """The rules and colours shared by the app's screens and the sign-in pages (look.css), then the blind screen's own."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("look.css", "review/review.css"))
 
 
 @cache
 def page_scripts(part: str = "") -> str:
-    """The scripts of a page: light or dark on all of them; keys and scrolling in step on the blind one."""
-    names = ("look.js", "review.js") if part == "review" else ("look.js",)
+    """The scripts of a page: light or dark on all of them; what the desk does on the blind one, in the order they need each other."""
+    names = ("look.js", *(f"review/{name}" for name in DESK_SCRIPTS if part == "review"))
     return "".join(f"<script>{(HERE / name).read_text(encoding='utf-8')}</script>" for name in names)
 
 
