@@ -287,7 +287,7 @@ def test_the_least_recently_used_leaves_first_when_memory_is_short(adapters: Ada
         folder = make_adapter(tmp_path / name, tiny_base, seed, rank=40, targets=("q_proj", "v_proj", "down_proj", "up_proj"))
         adapters.register(folder, name, None)
     size = adapters.adapter("a").bytes
-    adapters._budget = size * 2 * 2 + 10
+    adapters.memory.budget = size * 2 * 2 + 10
     for name in ("a", "b"):
         adapters.bring(adapters.adapter(name).id)
     adapters.bring(adapters.adapter("a").id)
@@ -343,7 +343,7 @@ def test_a_repaired_adapter_may_leave_quarantine_and_a_broken_one_may_not(adapte
 def test_an_adapter_removed_while_it_loads_stays_removed(adapters: Adapters, adapter: Path) -> None:
     view = adapters.register(adapter, "one", None)
     adapters.remove("one", None)
-    adapters._mark(view.id, status="quarantined")
+    adapters.memory.mark(view.id, status="quarantined")
     assert adapters.adapters() == []
 
 
