@@ -114,6 +114,8 @@ class LocalEngine:
         self._do(_Command(act, ready=lambda: not self._gathering.uses(name)))
 
     def check(self, name: str = BASE) -> Check:
+        if self._status.state == "failed" and self._identity is not None and self._status.message != STOPPED:
+            return Check("base", False, self._status.message)
         self.wait_ready(0)
         found: list[Check] = []
         with suppress(Unavailable):  # of a base that has changed: the engine's state says so
