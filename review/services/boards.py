@@ -173,6 +173,15 @@ class Boards:
             words={name: metrics.METRIC_WORDS[name] for name in shown},
         )
 
+    def differences(self, set_name: str, split: str, arm: str, other: str) -> dict[str, Difference]:
+        """Metric -> `arm` minus `other` on the prompts both were scored on, paired; empty where either has no scores. Raises NotFound."""
+        with reading(self._db) as session:
+            set_id = scoring.set_id_of(session, set_name, split)
+            ids = {row.name: row.id for row in rows.arms(session)}
+            found = rows.newest_evaluations(session, set_id, split)
+        ours, theirs = (found.get(ids.get(name, 0)) for name in (arm, other))
+        return self._differences(ours, theirs) if ours and theirs and arm != other else {}
+
     def _result(self, names: Sequence[str], wanted: str | None) -> StudyResult | None:
         if wanted is not None:
             if wanted not in names:
