@@ -67,8 +67,13 @@ def _address(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def is_variable(text: str) -> bool:
+    """Whether a text can be the name of an environment variable."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text))
+
+
 def _variable(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
+    if not is_variable(text):
         raise ValueError("give the name of the environment variable that holds the key, never the key itself")
     return text
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import arms, boards, data, figures, jobs, people, training, votes
+from review.commands import arms, boards, data, figures, jobs, keys, people, remotes, training, votes
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -24,6 +24,7 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.add_typer(data.examples, name="examples")
     app.add_typer(arms.adapters, name="adapters")
     app.add_typer(jobs.app, name="jobs")
+    app.add_typer(remotes.app, name="arms")
     app.command("answer")(arms.answer)
     app.command("score")(arms.score)
     app.command("chat")(arms.chat)
@@ -36,6 +37,7 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("train")(training.train)
     app.add_typer(training.runs, name="runs")
     app.add_typer(people.app, name="users")
+    app.add_typer(keys.app, name="keys")
     return app
 
 

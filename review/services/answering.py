@@ -5,6 +5,7 @@ Must not know torch, screens or how a job is chosen.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ft.engine import BASE, Done, Engine, Failed, Identity, Request
@@ -15,6 +16,7 @@ from ft.versions import library_versions
 from review.services import jobs
 from review.services.adapters import Adapters
 from review.services.faults import reading, writing
+from review.services.remotes import Remotes, remote_answer
 from storage.database import Database
 from storage.queries import arms as queries
 from storage.tables import Answer, Arm, Prompt
@@ -22,12 +24,13 @@ from storage.tables import Answer, Arm, Prompt
 Progress = Callable[[int, int], None]
 BATCH = 8  # rows: small, so that people who wait are never far behind
 LOOK_SECONDS = 0.5  # how often a batch looks whether it is to stop
+SERVER_SECONDS = 30.0  # for a remote arm's server to answer at all
 TRIES = 2  # an adapter may be unloaded between being brought and being used
 
 
 class Answering:
-    def __init__(self, db: Database, engine: Engine, adapters: Adapters) -> None:
-        self._db, self._engine, self._adapters = db, engine, adapters
+    def __init__(self, db: Database, engine: Engine, adapters: Adapters, remotes: Remotes) -> None:
+        self._db, self._engine, self._adapters, self._remotes = db, engine, adapters, remotes
 
     def run(self, job_id: int, should_stop: Callable[[], bool], progress: Progress) -> None:
         """Do a claimed job. Ends it as finished or failed; puts it back where `should_stop` says so; cancelled or paused it stays so."""
@@ -105,17 +108,53 @@ class Answering:
     def _ask(
         self, asked: Sequence[tuple[Prompt, Arm]], should_stop: Callable[[], bool]
     ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
+        """Our own arms in one batch, then those of each server."""
+        groups: dict[int | None, list[tuple[Prompt, Arm]]] = {}
+        for prompt, arm in asked:
+            groups.setdefault(arm.id if arm.kind == "remote" else None, []).append((prompt, arm))
+        answers, failures = [], []
+        for elsewhere, group in groups.items():
+            made, failed = (self._ask_server if elsewhere else self._ask_ours)(group, should_stop)
+            answers += made
+            failures += failed
+        return answers, failures
+
+    def _ask_server(
+        self, asked: Sequence[tuple[Prompt, Arm]], should_stop: Callable[[], bool]
+    ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
+        """One remote arm. A server that is away fails its own rows and nobody else's."""
+        arm = asked[0][1]
+        by_id = {f"{prompt.id}:{arm.id}": (prompt, arm) for prompt, arm in asked}
+        try:
+            engine = self._remotes.engine(arm)
+            engine.wait_ready(SERVER_SECONDS)
+        except UserError as error:
+            return [], [(prompt, arm, f"{arm.name}: {error}") for prompt, arm in asked]
+        requests = [request_for(key, prompt, arm, BASE, background=True) for key, (prompt, arm) in by_id.items()]
+        return self._gather(engine, requests, by_id, remote_answer, should_stop)
+
+    def _ask_ours(
+        self, asked: Sequence[tuple[Prompt, Arm]], should_stop: Callable[[], bool]
+    ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:
         self._engine.wait_ready()
         identity = self._adapters.check_base()
         names, away = self._bring({arm.id: arm for _, arm in asked}.values())
         by_id = {f"{prompt.id}:{arm.id}": (prompt, arm) for prompt, arm in asked if arm.id in names}
         requests = [request_for(key, prompt, arm, names[arm.id], background=True) for key, (prompt, arm) in by_id.items()]
-        answers = []
-        failures = [(prompt, arm, away[arm.id]) for prompt, arm in asked if arm.id in away]
-        stream, look = self._engine.generate(requests), time.monotonic() + LOOK_SECONDS
+        gone = [(prompt, arm, away[arm.id]) for prompt, arm in asked if arm.id in away]
+        answers, failures = self._gather(self._engine, requests, by_id, partial(_answer, identity=identity), should_stop)
+        return answers, gone + failures
+
+    @staticmethod
+    def _gather(
+        engine: Engine, requests: Sequence[Request], by_id: dict[str, tuple[Prompt, Arm]], made: Callable[[Prompt, Arm, Done], Answer],
+        should_stop: Callable[[], bool],
+    ) -> tuple[list[Answer], list[tuple[Prompt, Arm, str]]]:  # fmt: skip
+        answers, failures = [], []
+        stream, look = engine.generate(requests), time.monotonic() + LOOK_SECONDS
         for event in stream:
             if isinstance(event, Done):
-                answers.append(_answer(*by_id.pop(event.request_id), event, identity))
+                answers.append(made(*by_id.pop(event.request_id), event))
             elif isinstance(event, Failed):
                 failures.append((*by_id.pop(event.request_id), event.error))
             if time.monotonic() > look:

@@ -6,6 +6,7 @@ A job can be cut off anywhere: what is stored is never asked again. Must not kno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sqlmodel import Session
 
@@ -19,6 +20,7 @@ from review.services.answering import Answering, Progress
 from review.services.chat import ChatStep, Voice, chat
 from review.services.faults import reading, writing
 from review.services.jobs import JobView
+from review.services.remotes import Remotes
 from storage.database import Database
 from storage.queries import arms as queries
 from storage.queries.people import audit
@@ -43,8 +45,8 @@ class ArmView:
 class Answers:
     """`adapters` brings an arm's adapter into memory when it is needed."""
 
-    def __init__(self, db: Database, engine: Engine, adapters: Adapters) -> None:
-        self._db, self._engine, self._adapters = db, engine, adapters
+    def __init__(self, db: Database, engine: Engine, adapters: Adapters, remotes: Remotes | None = None) -> None:
+        self._db, self._engine, self._adapters, self._remotes = db, engine, adapters, remotes or Remotes(db)
 
     def arms(self) -> list[ArmView]:
         """Base, human and one per adapter, made where missing; oldest first."""
@@ -90,7 +92,7 @@ class Answers:
     def run(self, job_id: int, should_stop: Callable[[], bool] | None = None, progress: Progress | None = None) -> None:
         """Do a queued job here, or watch it where another process has it. How it ends is in its row. `progress(done, total)`."""
         if jobs.claim(self._db, job_id):
-            work = Answering(self._db, self._engine, self._adapters)
+            work = Answering(self._db, self._engine, self._adapters, self._remotes)
             work.run(job_id, should_stop or (lambda: False), progress or (lambda done, total: None))
             return
         while (job := jobs.one(self._db, job_id)).status not in (*jobs.OVER, "paused"):
@@ -181,11 +183,12 @@ class Answers:
 
 
 def _view(arm: Arm, adapter: Adapter | None) -> ArmView:
-    usable = arm.kind in ("base", "human") or (adapter is not None and adapter.status == "registered")
+    usable = arm.kind in ("base", "human", "remote") or (adapter is not None and adapter.status == "registered")
     title = (adapter.title if adapter else "") or {
         "base": "The base model",
         "human": "What people wrote",
         "imported": "From a study run elsewhere",
+        "remote": f"{arm.remote.get('model')} on {urlsplit(str(arm.remote.get('url'))).hostname}",
     }.get(arm.kind, "")
     return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable)
 

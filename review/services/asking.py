@@ -15,6 +15,7 @@ from ft.template import with_system
 from review.services.adapters import Adapters
 from review.services.answers import Answers
 from review.services.faults import reading
+from review.services.remotes import Remotes
 from storage.database import Database
 from storage.queries import arms as queries
 from storage.tables import Adapter, Arm
@@ -46,8 +47,8 @@ class Asked:
 
 
 class Asking:
-    def __init__(self, db: Database, engine: Engine, adapters: Adapters, answers: Answers) -> None:
-        self._db, self._engine, self._adapters, self._answers = db, engine, adapters, answers
+    def __init__(self, db: Database, engine: Engine, adapters: Adapters, answers: Answers, remotes: Remotes) -> None:
+        self._db, self._engine, self._adapters, self._answers, self._remotes = db, engine, adapters, answers, remotes
 
     def models(self) -> list[ModelView]:
         """Every arm that can be asked, the base first; and `default`, which stands for the arm in use."""
@@ -79,15 +80,20 @@ class Asking:
             decode = decode.with_(seed=secrets.randbelow(2**31))
         if problems := decode.problems():
             raise BadInput(" ".join(problems))
-        status = self._engine.status()
-        if status.state != "ready":
-            raise Unavailable(f"The model cannot answer now: {status.message} Try again in a moment.")
-        if self._engine.activity().waiting >= MAX_WAITING:
-            raise Busy("Too many questions are waiting for the model. Try again in a moment.")
+        engine = self._remotes.engine(arm) if arm.kind == "remote" else self._engine
+        self._must_be_free(engine)
         where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
         request = Request(secrets.token_hex(12), with_system(messages, arm.system_prompt), where, decode)
-        fingerprint = f"{self._engine.identity().base_hash}-{'base' if where == BASE else where[:16]}"
-        return Asked(arm.name, fingerprint, self._engine.generate([request]))
+        fingerprint = f"{engine.identity().base_hash}-{'base' if where == BASE else where[:16]}"
+        return Asked(arm.name, fingerprint, engine.generate([request]))
+
+    @staticmethod
+    def _must_be_free(engine: Engine) -> None:
+        status = engine.status()
+        if status.state != "ready":
+            raise Unavailable(f"The model cannot answer now: {status.message} Try again in a moment.")
+        if engine.activity().waiting >= MAX_WAITING:
+            raise Busy("Too many questions are waiting for the model. Try again in a moment.")
 
     def _named(self, model: str) -> tuple[Arm, Adapter | None]:
         usable = self._usable()
@@ -107,7 +113,7 @@ class Asking:
         return {
             arm.name: (arm, adapter)
             for arm, adapter in found
-            if arm.kind == "base" or (arm.kind == "adapter" and adapter is not None and adapter.status == "registered")
+            if arm.kind in ("base", "remote") or (arm.kind == "adapter" and adapter is not None and adapter.status == "registered")
         }
 
     def _about_base(self) -> tuple[int, str]:
@@ -117,7 +123,7 @@ class Asking:
         return identity.context_length, identity.base
 
     def _view(self, arm: Arm, adapter: Adapter | None, in_use: str | None, context: int, base: str) -> ModelView:
-        root, parent = (adapter.content_hash, "base") if adapter else (base or arm.name, "")
+        root, parent = (adapter.content_hash, "base") if adapter else (arm.remote.get("model") or base or arm.name, "")
         return ModelView(arm.name, arm.kind, root, parent, arm.created_at, _stands(arm, adapter, in_use), context)
 
 

@@ -24,6 +24,7 @@ from review.services.keys import Keys
 from review.services.library import Library
 from review.services.onboarding import Onboarding
 from review.services.people import People
+from review.services.remotes import Remotes
 from review.services.sessions import Sessions
 from review.services.studies import Studies
 from review.services.training import Training
@@ -111,6 +112,7 @@ class House:
     upkeep: Upkeep
     keys: Keys
     asking: Asking
+    remotes: Remotes
 
 
 def build(settings: Settings, db: Database, engine: Engine) -> House:
@@ -118,7 +120,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     on_demand = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda: engine)
     library, boards = Library(db), Boards(db)
     adapters = Adapters(db, settings.home, on_demand, settings.base, settings.adapter_memory_mb)
-    answers = Answers(db, on_demand, adapters)
+    remotes = Remotes(db)
+    answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
     return House(
         settings=settings,
@@ -136,7 +139,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
         upkeep=Upkeep(settings, db, on_demand),
         keys=Keys(db),
-        asking=Asking(db, on_demand, adapters, answers),
+        asking=Asking(db, on_demand, adapters, answers, remotes),
+        remotes=remotes,
     )
 
 
@@ -162,5 +166,6 @@ def open_house(settings: Settings) -> Iterator[House]:
         db.migrate()
         yield house
     finally:
+        house.remotes.close()
         house.engine.close()
         db.close()
