@@ -101,6 +101,12 @@ def answer_of_another_base(session: Session, base_hash: str) -> str:
     return found.partition(":")[0] if found else ""
 
 
+def cost_of(session: Session, arm_name: str) -> float:
+    """Of an arm's stored answers, the voided too: they were paid for."""
+    query = select(func.coalesce(func.sum(Answer.cost), 0.0)).join(Arm, col(Arm.id) == col(Answer.arm_id)).where(Arm.name == arm_name)
+    return float(session.exec(query).one())
+
+
 def jobs(session: Session, limit: int = 50) -> list[Job]:
     """Newest first."""
     return list(session.exec(select(Job).order_by(col(Job.id).desc()).limit(limit)))
