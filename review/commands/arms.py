@@ -1,6 +1,5 @@
-"""`tiebreak adapters`, `answer`, `score` and `chat`: what answers, and its answers."""
+"""`tiebreak answer`, `score`, `chat` and `arms`: what answers, and its answers."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,91 +9,59 @@ from ft.errors import BadInput
 from ft.specs import DecodeSpec
 from review.commands.terminal import AsJson, emit_json, house, progress, say, table
 
-adapters = typer.Typer(no_args_is_help=True, help="Register adapters; load, unload and switch them while the app runs.")
-Name = Annotated[str, typer.Argument(help="Name of the adapter, as `tiebreak adapters list` shows it.")]
+app = typer.Typer(no_args_is_help=True, help="Arms: what answers, and everything needed to answer the same again.")
 SetName = Annotated[str, typer.Argument(help="Name of the prompt set.")]
 Arms = Annotated[list[str] | None, typer.Option("--arm", help="An arm; give it again for more. Default: every arm.")]
 Split = Annotated[str, typer.Option(help="train, validation or test.")]
 
 
-@adapters.command("list")
-def list_adapters(as_json: AsJson = False) -> None:
-    """Registered adapters and where they are now."""
+@app.command("list")
+def list_arms(as_json: AsJson = False) -> None:
+    """Every arm and whether it can answer."""
     with house() as open_house:
-        found, in_use = open_house.adapters.adapters(), open_house.adapters.in_use()
+        found = open_house.answers.arms()
     if as_json:
-        emit_json({"in_use": in_use, "adapters": found})
+        emit_json({"arms": found})
         return
-    marks = {in_use: "in use"}
-    where = {True: "in memory", False: "on disk"}
-    rows = [(a.name, marks.get(a.name), a.status, where[a.resident], a.method, a.rank, f"{a.bytes >> 10} KB") for a in found]
-    empty = "No adapter yet. Train one (tiebreak train) or add a folder (tiebreak adapters add PATH --name NAME)."
-    table(("adapter", "", "status", "where", "method", "rank", "size"), rows, empty)
+    rows = [(arm.name, arm.kind, arm.title, "yes" if arm.usable else "no") for arm in found]
+    table(("arm", "kind", "", "can answer"), rows, "No arm yet.")
 
 
-@adapters.command()
-def add(
-    path: Annotated[Path, typer.Argument(help="A PEFT adapter folder or a zip of one (safetensors only).")],
-    name: Annotated[str, typer.Option(help="Its name here; a name is never overwritten.")] = "",
-) -> None:
-    """Vet an adapter and register it."""
+@app.command("show")
+def show_arm(name: Annotated[str, typer.Argument(help="Name of the arm.")], as_json: AsJson = False) -> None:
+    """An arm's passport: base, adapter, template, system text, decoding, seed, device and library versions."""
     with house() as open_house:
-        added = open_house.adapters.register(path, name or path.stem, by=None)
-    facts = f"{added.method}, rank {added.rank}, {added.bytes >> 10} KB"
-    say(f"{added.name} is registered: {facts}. Load it: tiebreak adapters load {added.name}")
-
-
-@adapters.command()
-def vet(path: Annotated[Path, typer.Argument(help="A PEFT adapter folder or a zip.")], as_json: AsJson = False) -> None:
-    """Say what an adapter is, or exactly why it would be refused. Nothing is registered."""
-    with house() as open_house:
-        judged = open_house.adapters.vet(path)
+        found = open_house.passports.passport(name)
     if as_json:
-        emit_json(judged)
-    elif judged.ok and (facts := judged.adapter):
-        say(f"Good: {facts.method}, rank {facts.rank}, alpha {facts.alpha:g}, {facts.bytes >> 10} KB, on {', '.join(facts.targets)}.")
-    else:
-        say("Refused:\n" + "\n".join(f"  - {reason}" for reason in judged.reasons))
-    raise typer.Exit(0 if judged.ok else 1)
+        emit_json(found)
+        return
+    rows = [("kind", found.kind), ("settings", found.settings_hash), ("system text", found.system_prompt or "—")]
+    rows += [("decoding", ", ".join(f"{key} {value}" for key, value in found.decode.items()) or "—")]
+    rows += [(f"adapter {key}", str(value)) for key, value in found.adapter.items() if value]
+    rows += [(f"remote {key}", str(value)) for key, value in found.remote.items()]
+    for made in found.answers:
+        told = [f"{key} {value}" for key, value in made.items() if key not in ("engine", "last", "answers") and value not in ("", None)]
+        engine = ", ".join(f"{key} {value}" for key, value in made["engine"].items())
+        rows.append((f"{made['answers']} answers by", "; ".join([*told, *([engine] if engine else [])]) or "people"))
+    rows += [("missing", words) for words in found.missing]
+    table((name, ""), rows, "")
 
 
-@adapters.command()
-def load(name: Name) -> None:
-    """Bring an adapter into the running app's memory, without a pause for the others."""
-    with house() as open_house:
-        open_house.adapters.want(name, True, by=None)
-    say(f"{name} is wanted in memory; a running app brings it in within a second or two.")
-
-
-@adapters.command()
-def unload(name: Name) -> None:
-    """Take an adapter out of memory. It stays registered."""
-    with house() as open_house:
-        open_house.adapters.want(name, False, by=None)
-    say(f"{name} leaves memory once nothing uses it.")
-
-
-@adapters.command()
-def use(name: Annotated[str, typer.Argument(help="Adapter to put in use, or `base` for none.")]) -> None:
-    """Switch the adapter in use: what chat answers with first, and what new studies compare against."""
-    with house() as open_house:
-        open_house.adapters.use(None if name == "base" else name, by=None)
-    say(f"In use now: {name}.")
-
-
-@adapters.command()
-def remove(name: Name) -> None:
-    """Take an adapter off the list. Its stored answers and votes stay."""
-    with house() as open_house:
-        open_house.adapters.remove(name, by=None)
-    say(f"{name} is removed. Its answers and votes stay.")
-
-
-def answer(set_name: SetName, arms: Arms = None, split: Split = "test", as_json: AsJson = False) -> None:
+def answer(
+    set_name: Annotated[str, typer.Argument(help="Name of the prompt set.")] = "",
+    arms: Arms = None,
+    split: Split = "test",
+    replay: Annotated[int, typer.Option(help="Instead: give this stored answer again and say whether it is the same.")] = 0,
+    as_json: AsJson = False,
+) -> None:
     """Let arms answer a prompt set and store the answers. What is stored already is not asked again.
 
     Example: tiebreak answer connectpro --arm base --arm connectpro-v1
     """
+    if replay:
+        _replay(replay, as_json)
+    if not set_name:
+        raise BadInput("No prompt set is named. Name one (see tiebreak sets), or give --replay with an answer's number.")
     with house() as open_house, progress("answering") as advance:
         chosen = arms or [arm.name for arm in open_house.answers.arms() if arm.kind != "imported"]
         job = open_house.answers.start(set_name, split, chosen, by=None)
@@ -105,6 +72,17 @@ def answer(set_name: SetName, arms: Arms = None, split: Split = "test", as_json:
     else:
         say(f"{done.title}: {done.status}, {done.done} of {done.total} answers. {done.message}".rstrip())
     raise typer.Exit(0 if done.status == "finished" else 1)
+
+
+def _replay(number: int, as_json: bool) -> None:
+    """Answer again, compare, end with 0 where it is identical."""
+    with house() as open_house:
+        found = open_house.passports.replay(number)
+    if as_json:
+        emit_json(found)
+    else:
+        say(f"Answer {number} by {found.arm}: {found.words}")
+    raise typer.Exit(0 if found.identical else 1)
 
 
 def score(set_name: SetName, arms: Arms = None, split: Split = "test", as_json: AsJson = False) -> None:

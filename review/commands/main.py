@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import arms, boards, data, figures, jobs, keys, people, remotes, training, votes
+from review.commands import adapters, arms, boards, data, figures, integrity, jobs, keys, people, remotes, training, votes
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -22,7 +22,9 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("import")(data.import_file)
     app.command("sets")(data.list_sets)
     app.add_typer(data.examples, name="examples")
-    app.add_typer(arms.adapters, name="adapters")
+    app.add_typer(adapters.app, name="adapters")
+    app.add_typer(arms.app, name="arms")
+    app.command("integrity")(integrity.integrity)
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(remotes.app, name="arms")
     app.command("answer")(arms.answer)

@@ -219,6 +219,11 @@ class Adapters:
             self.check_base()
             self.memory.reconcile()
 
+    def reconcile_when_ready(self) -> None:
+        """For one command: wait for the model, then follow."""
+        self.memory.engine.wait_ready(600)
+        self.reconcile()
+
     def _shape(self) -> BaseShape | None:
         folder = locate(self._base, self._home / "bases")
         return describe_base(folder, self._base) if folder else None

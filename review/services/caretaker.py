@@ -57,6 +57,7 @@ class Caretaker:
         while not self._stopping.is_set():
             if self._is_ours():
                 self._safely("adapters", self._house.adapters.reconcile)
+                self._safely("integrity", self._house.integrity.look)
                 self._safely("training", self._house.training.sync)
             self._stopping.wait(TICK)
 

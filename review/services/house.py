@@ -20,9 +20,11 @@ from review.services.asking import Asking
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
 from review.services.faults import open_database
+from review.services.integrity import Integrity
 from review.services.keys import Keys
 from review.services.library import Library
 from review.services.onboarding import Onboarding
+from review.services.passports import Passports
 from review.services.people import People
 from review.services.remotes import Remotes
 from review.services.sessions import Sessions
@@ -103,6 +105,8 @@ class House:
     library: Library
     answers: Answers
     adapters: Adapters
+    integrity: Integrity
+    passports: Passports
     studies: Studies
     comparisons: Comparisons
     sessions: Sessions
@@ -119,7 +123,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     """Connect the services. Opens nothing."""
     on_demand = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda: engine)
     library, boards = Library(db), Boards(db)
-    adapters = Adapters(db, settings.home, on_demand, settings.base, settings.adapter_memory_mb)
+    adapters = Adapters(db, settings.home, on_demand, settings.base, settings.adapter_memory_mb, strict=settings.engine == "local")
     remotes = Remotes(db)
     answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
@@ -131,6 +135,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         library=library,
         answers=answers,
         adapters=adapters,
+        integrity=Integrity(db, on_demand, adapters, answers),
+        passports=Passports(db, on_demand, adapters, answers),
         studies=Studies(db),
         comparisons=Comparisons(db, names=EMBEDDED_NAMES if settings.base == "embedded" else (settings.base,)),
         sessions=Sessions(db),

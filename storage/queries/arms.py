@@ -94,6 +94,21 @@ def live_answer(session: Session, arm_id: int, prompt_id: int) -> Answer | None:
     ).first()
 
 
+def computed_by(session: Session, arm_id: int) -> list[dict[str, Any]]:
+    """What an arm's live answers were computed by, the newest kind first: hashes, engine and how many."""
+    found: dict[str, dict[str, Any]] = {}
+    query = select(Answer).where(Answer.arm_id == arm_id, col(Answer.voided_at).is_(None)).order_by(col(Answer.id).desc())
+    for row in session.exec(query):
+        base, dtype, quantisation = (*row.base_hash.split(":"), "", "")[:3]
+        facts = {
+            "base_hash": base, "dtype": dtype, "quantisation": quantisation, "adapter_hash": row.adapter_hash,
+            "template_hash": row.template_hash, "decode_hash": row.decode_hash, "seed": row.seed, "engine": dict(row.engine),
+        }  # fmt: skip
+        known = found.setdefault(repr(facts), facts | {"answers": 0, "last": row.created_at})
+        known["answers"] += 1
+    return list(found.values())
+
+
 def answer_of_another_base(session: Session, base_hash: str) -> str:
     """Base hash of some live answer that this base did not give, or ""."""
     query = select(Answer.base_hash).where(Answer.base_hash != "", col(Answer.voided_at).is_(None))
