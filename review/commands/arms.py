@@ -1,4 +1,4 @@
-"""`tiebreak answer`, `score`, `chat` and `arms`: what answers, and its answers."""
+"""`tiebreak answer`, `score`, `chat` and `arms show`: what answers, and its answers."""
 
 from typing import Annotated
 
@@ -7,24 +7,12 @@ import typer
 from ft.engine import Message
 from ft.errors import BadInput
 from ft.specs import DecodeSpec
+from review.commands.remotes import app
 from review.commands.terminal import AsJson, emit_json, house, progress, say, table
 
-app = typer.Typer(no_args_is_help=True, help="Arms: what answers, and everything needed to answer the same again.")
 SetName = Annotated[str, typer.Argument(help="Name of the prompt set.")]
 Arms = Annotated[list[str] | None, typer.Option("--arm", help="An arm; give it again for more. Default: every arm.")]
 Split = Annotated[str, typer.Option(help="train, validation or test.")]
-
-
-@app.command("list")
-def list_arms(as_json: AsJson = False) -> None:
-    """Every arm and whether it can answer."""
-    with house() as open_house:
-        found = open_house.answers.arms()
-    if as_json:
-        emit_json({"arms": found})
-        return
-    rows = [(arm.name, arm.kind, arm.title, "yes" if arm.usable else "no") for arm in found]
-    table(("arm", "kind", "", "can answer"), rows, "No arm yet.")
 
 
 @app.command("show")

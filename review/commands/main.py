@@ -23,7 +23,6 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("sets")(data.list_sets)
     app.add_typer(data.examples, name="examples")
     app.add_typer(adapters.app, name="adapters")
-    app.add_typer(arms.app, name="arms")
     app.command("integrity")(integrity.integrity)
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(remotes.app, name="arms")
