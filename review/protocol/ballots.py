@@ -105,6 +105,18 @@ class Reward:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """`number` counts from 1. `best` holds every vote that an attentive reader could give; `explanation` says why, whatever was voted."""
+
+    number: int
+    prompt: str
+    left: str
+    right: str
+    best: tuple[Choice, ...]
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reveal:
     """Which arms stood left and right; only after the vote, where the study allows it."""
 

@@ -6,12 +6,13 @@ Pure. Must not know the database, the models or the screens.
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
 EMPTY = "(empty answer)"
+SPEAKERS = {"user": "Customer", "assistant": "We answered"}
 VOIDED = "This pair cannot be compared and was set aside. Go on with the next pair."
 
 # Names no support answer uses for anything but a language model or its maker.
@@ -58,9 +59,15 @@ def shown_text(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 
 
-def prompt_text(instruction: str, input_text: str = "") -> str:
-    """The prompt as a reviewer reads it: the instruction, then its input where there is one."""
-    return "\n\n".join(part for part in (shown_text(instruction), shown_text(input_text)) if part)
+def prompt_text(instruction: str, input_text: str = "", history: Iterable[Mapping[str, str]] = ()) -> str:
+    """The prompt as a reviewer reads it: the instruction, then its input where there is one; a conversation with who said what.
+
+    Only what customer and support said is shown of earlier turns: a system prompt may name the model.
+    """
+    asked = "\n\n".join(part for part in (shown_text(instruction), shown_text(input_text)) if part)
+    turns = [f"{SPEAKERS[role]}:\n{said}" for turn in history if (role := turn.get("role", "")) in SPEAKERS
+             if (said := shown_text(str(turn.get("content", ""))))]  # fmt: skip
+    return "\n\n".join([*turns, f"{SPEAKERS['user']}:\n{asked}"]) if turns else asked
 
 
 def fold(text: str) -> str:

@@ -7,24 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from storage.tables import Answer, Arm, Assignment, Correction, Prompt, Vote
+from storage.tables import Answer, Arm, Assignment, Correction, Guess, Prompt, Skip, Study, Vote
 
 LEFT, RIGHT, LEFT_ARM, RIGHT_ARM = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
-
-
-@dataclass(frozen=True, slots=True)
-class GivenRow:
-    """An assignment of one reviewer. `live`: neither answer has been voided."""
-
-    id: str
-    pair_key: str
-    prompt_id: int
-    voted: bool
-    live: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +23,7 @@ class PairTexts:
     prompt_id: int
     instruction: str
     input: str
+    history: list[dict[str, str]]
     left: str
     right: str
     live: bool
@@ -77,43 +67,17 @@ def _has_vote() -> Any:
     return select(col(Vote.id)).where(col(Vote.assignment_id) == col(Assignment.id)).exists()
 
 
-def taken(session: Session, study_id: int, since: float, pair_key: str | None = None) -> dict[str, int]:
-    """Pair key -> assignments that have a vote or were served after `since`; of one pair or of all."""
+def taken(session: Session, study_id: int, prompt_id: int, pair_key: str, since: float) -> int:
+    """How many reviewers have taken a pair: they voted on it, or got it after `since` and did not skip it."""
+    skipped = select(col(Skip.assignment_id)).where(col(Skip.assignment_id) == col(Assignment.id)).exists()
     query = (
-        select(col(Assignment.pair_key), func.count())
-        .where(col(Assignment.study_id) == study_id, col(Assignment.kind) == "real")
+        select(func.count())
+        .select_from(Assignment)
+        .where(col(Assignment.prompt_id) == prompt_id, col(Assignment.study_id) == study_id)
+        .where(col(Assignment.pair_key) == pair_key, col(Assignment.kind) == "real", ~skipped)
         .where(or_(col(Assignment.served_at) > since, _has_vote()))
-        .group_by(col(Assignment.pair_key))
     )
-    if pair_key is not None:
-        query = query.where(col(Assignment.pair_key) == pair_key)
-    return {key: count for key, count in session.execute(query)}
-
-
-def given_to(session: Session, study_id: int, reviewer_id: int) -> list[GivenRow]:
-    """A reviewer's assignments in a study, oldest first."""
-    query = (
-        select(col(Assignment.id), col(Assignment.pair_key), col(Assignment.prompt_id), _has_vote().label("voted"),
-               col(LEFT.voided_at), col(RIGHT.voided_at))
-        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
-        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
-        .where(col(Assignment.study_id) == study_id, col(Assignment.reviewer_id) == reviewer_id)
-        .order_by(col(Assignment.served_at), col(Assignment.id))
-    )  # fmt: skip
-    return [
-        GivenRow(i, key, prompt, bool(voted), lost is None and gone is None) for i, key, prompt, voted, lost, gone in session.execute(query)
-    ]
-
-
-def recent_seconds(session: Session, reviewer_id: int, last: int) -> list[float]:
-    """Seconds of a reviewer's last first-revision votes, newest first."""
-    query = (
-        select(col(Vote.seconds))
-        .where(col(Vote.reviewer_id) == reviewer_id, col(Vote.revision) == 1)
-        .order_by(col(Vote.created_at).desc())
-        .limit(last)
-    )
-    return list(session.scalars(query))
+    return session.execute(query).scalar_one()
 
 
 def assignment(session: Session, assignment_id: str) -> Assignment | None:
@@ -122,7 +86,7 @@ def assignment(session: Session, assignment_id: str) -> Assignment | None:
 
 def pair_texts(session: Session, assignment_id: str) -> PairTexts:
     query = (
-        select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input),
+        select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input), col(Prompt.history),
                col(LEFT.text), col(RIGHT.text), col(LEFT.voided_at), col(RIGHT.voided_at))
         .select_from(Assignment)
         .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
@@ -130,9 +94,67 @@ def pair_texts(session: Session, assignment_id: str) -> PairTexts:
         .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
         .where(col(Assignment.id) == assignment_id)
     )  # fmt: skip
-    study_id, prompt_id, instruction, input_text, left_text, right_text, lost, gone = session.execute(query).one()
+    study_id, prompt_id, instruction, input_text, history, left_text, right_text, lost, gone = session.execute(query).one()
     live = lost is None and gone is None
-    return PairTexts(assignment_id, study_id, prompt_id, instruction, input_text, left_text, right_text, live)
+    return PairTexts(assignment_id, study_id, prompt_id, instruction, input_text, history, left_text, right_text, live)
+
+
+def is_live(session: Session, answer_ids: Sequence[int]) -> bool:
+    """Whether none of the answers has been voided."""
+    query = select(func.count()).select_from(Answer).where(col(Answer.id).in_(answer_ids), col(Answer.voided_at).is_(None))
+    return session.execute(query).scalar_one() == len(set(answer_ids))
+
+
+def arm_kinds(session: Session, answer_ids: Sequence[int]) -> list[str]:
+    query = select(col(Arm.kind)).join(Answer, col(Answer.arm_id) == col(Arm.id)).where(col(Answer.id).in_(answer_ids))
+    return list(session.scalars(query))
+
+
+def last_act(session: Session, reviewer_id: int) -> float:
+    """When a reviewer last voted, or said more of the pair voted on: they cannot have read the next pair before."""
+    newest = _newest_vote(session, reviewer_id)
+    found = session.execute(newest).first()
+    if found is None:
+        return 0.0
+    assignment_id, cast_at = found
+    corrected = select(func.max(Correction.created_at)).where(col(Correction.assignment_id) == assignment_id)
+    guessed = select(func.max(Guess.created_at)).where(col(Guess.assignment_id) == assignment_id)
+    later = session.execute(select(corrected.scalar_subquery(), guessed.scalar_subquery())).one()
+    return max(cast_at, *(at for at in later if at is not None)) if any(later) else float(cast_at)
+
+
+def _newest_vote(session: Session, reviewer_id: int) -> Any:
+    order = literal_column("vote.rowid") if session.get_bind().dialect.name == "sqlite" else col(Vote.created_at)
+    query = select(col(Vote.assignment_id), col(Vote.created_at)).where(col(Vote.reviewer_id) == reviewer_id)
+    return query.order_by(order.desc()).limit(1)
+
+
+def last_vote(session: Session, reviewer_id: int) -> Vote | None:
+    """The newest vote that may still change: its study is open and keeps its arms to itself, and neither answer was voided."""
+    query = (
+        select(Vote)
+        .join(Assignment, col(Assignment.id) == col(Vote.assignment_id))
+        .join(Study, col(Study.id) == col(Assignment.study_id))
+        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+        .where(col(Vote.reviewer_id) == reviewer_id, col(Study.state) == "open", col(Study.reveal) == "after_close")
+        .where(col(LEFT.voided_at).is_(None), col(RIGHT.voided_at).is_(None))
+        .order_by(col(Vote.created_at).desc(), col(Vote.revision).desc())
+        .limit(1)
+    )
+    return session.scalars(query).first()
+
+
+def skip(session: Session, assignment_id: str) -> Skip | None:
+    return session.get(Skip, assignment_id)
+
+
+def skip_with_key(session: Session, key: str) -> Skip | None:
+    return session.scalars(select(Skip).where(col(Skip.request_key) == key)).first()
+
+
+def guess(session: Session, assignment_id: str) -> Guess | None:
+    return session.get(Guess, assignment_id)
 
 
 def arm_of_answer(session: Session, answer_id: int) -> str:

@@ -1,0 +1,302 @@
+"""What was given out and said in a study, held in memory so that the next pair costs a few milliseconds however many votes there are.
+
+The database is the truth: a ledger only ever reads rows that it has not read yet (and all of them at first), so several processes may
+share a database. Whoever gives out a pair checks once more in the transaction that writes it. Must not know screens or models.
+"""
+
+import heapq
+import random
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import median
+
+from sqlmodel import Session
+
+from review.protocol.assignment import Arms, Candidate, Mine, Pool
+from review.protocol.plain_pairs import Candidate as Plain
+from review.protocol.plain_pairs import plain_pairs
+from review.protocol.uncertainty import gains
+from storage.queries import ledger as news
+from storage.queries import studies as rows
+from storage.tables import Study
+
+HELD = 30 * 60.0  # seconds for which a pair somebody is looking at is not given to others
+USUAL_SECONDS = 30.0  # a reviewer's pace before the first votes tell
+REMEMBERED = 20  # votes that the pace is measured on
+SESSION = 10 * 60.0  # seconds that a reviewer's session is to last
+BREAK = 20 * 60.0  # seconds without a vote after which the next one begins a session
+FEWEST, MOST = 5, 60  # pairs of a session, however slow or quick the reviewer
+PLAIN_PAIRS = 100  # prepared for a study
+POINTS = {"tie": (0.5, 0.5), "both_bad": (0.0, 0.0)}
+
+
+@dataclass(slots=True)
+class Entry:
+    """One assignment and its newest vote."""
+
+    id: str
+    reviewer: int
+    pair: str
+    prompt: int
+    left: int
+    right: int
+    kind: str
+    marked: bool
+    served: float
+    choice: str = ""
+    revision: int = 0
+    cast: float = 0.0
+    skipped: bool = False
+    counted: bool = False  # among those that have taken the pair
+
+    @property
+    def open(self) -> bool:
+        return not self.choice and not self.skipped
+
+    @property
+    def better(self) -> str:
+        """The answer voted better, else the choice: the same word whichever side it stood on."""
+        return str({"left": self.left, "right": self.right}.get(self.choice, self.choice))
+
+
+class Shelf(Mine):
+    """One reviewer's part of a study."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.open: dict[str, Entry] = {}
+        self.kinds: list[str] = []
+        self.repeated: set[str] = set()  # pairs given a second time, and plain ones
+        self.paces: deque[float] = deque(maxlen=REMEMBERED)
+        self.done = 0
+        self.last_cast = 0.0
+        self.session_done = 0
+        self.session_total = 0
+
+    def given(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.open[entry.id] = entry
+        self.kinds.append(entry.kind)
+        if entry.kind != "real":
+            self.repeated.add(entry.pair)
+
+    @property
+    def real(self) -> int:
+        return self.kinds.count("real")
+
+    @property
+    def pace(self) -> float:
+        return median(self.paces) if self.paces else USUAL_SECONDS
+
+    def voted(self, seconds: float, at: float) -> None:
+        if self.session_done >= self.session_total or at - self.last_cast > BREAK:
+            self.session_done, self.session_total = 0, self.fitting()
+        self.paces.append(seconds)
+        self.done += 1
+        self.session_done += 1
+        self.last_cast = max(at, self.last_cast)
+
+    def session(self, now: float) -> tuple[int, int]:
+        """(judged, of how many) in these ten minutes."""
+        if not self.session_total or now - self.last_cast > BREAK:
+            return 0, self.fitting()
+        return self.session_done, self.session_total
+
+    def fitting(self) -> int:
+        return max(FEWEST, min(MOST, round(SESSION / max(self.pace, 1.0))))
+
+
+@dataclass
+class Ledger:
+    """One study. Every use is inside the lock of `Ledgers`, taken before the transaction it is refreshed from begins."""
+
+    study_id: int
+    needed: int
+    tags: frozenset[str] = frozenset()
+    reviewers: frozenset[int] = frozenset()
+    arms: tuple[int, ...] = ()
+    pool: Pool = field(default_factory=lambda: Pool((), 1))
+    entries: dict[str, Entry] = field(default_factory=dict)
+    shelves: dict[int, Shelf] = field(default_factory=lambda: defaultdict(Shelf))
+    live: dict[int, int] = field(default_factory=dict)  # answer -> arm
+    labels: dict[int, tuple[str, ...]] = field(default_factory=dict)  # prompt -> what it is about
+    plain: list[tuple[int, int, int]] = field(default_factory=list)  # (prompt, good answer, bad answer)
+    marks: tuple[float, float, float] = (-1.0, -1.0, -1.0)
+    _state: tuple[int, int, int] = (-1, -1, -1)
+    _taken: Counter[str] = field(default_factory=Counter)
+    _points: dict[Arms, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    _on_the_way: Counter[Arms] = field(default_factory=Counter)  # votes expected from pairs on somebody's screen
+    _arm: dict[int, int] = field(default_factory=dict)  # of every answer ever seen
+    _holds: list[tuple[float, str]] = field(default_factory=list)
+
+    def refresh(self, session: Session, study: Study, now: float) -> None:
+        """Read what came since the last time."""
+        if not self.arms:
+            self.arms = news.study_arms(session, self.study_id)
+            self.reviewers = news.named_reviewers(session, self.study_id)
+        state = news.deck_state(session, self.study_id, self.arms)
+        if state != self._state:
+            self._deal(session, study)
+            self._state = state
+        given_mark, cast_mark, skip_mark = self.marks
+        for given in news.given_after(session, self.study_id, given_mark):
+            self._give(given, now)
+            given_mark = max(given_mark, given.at)
+        for cast in news.cast_after(session, self.study_id, cast_mark):
+            self._cast(cast)
+            cast_mark = max(cast_mark, cast.at)
+        for at, assignment in news.skipped_after(session, skip_mark):
+            self._skip(assignment)
+            skip_mark = max(skip_mark, at)
+        self.marks = (given_mark, cast_mark, skip_mark)
+        self._let_go(now)
+
+    def gains(self) -> dict[Arms, float] | None:
+        """What a vote on each two arms would tell; None with two arms, where there is nothing to choose."""
+        if len(self.arms) < 3:
+            return None
+        points = {arms: (one, other) for arms, (one, other) in self._points.items()}
+        return gains(self.arms, points, self._on_the_way)
+
+    def with_others(self, shelf: Shelf) -> bool:
+        """Whether pairs that still lack votes are on other reviewers' screens."""
+        held = (self.entries[assignment] for _, assignment in self._holds)
+        return any(e.counted and e.open and e.pair not in shelf.seen and e.pair in self.pool for e in held)
+
+    def meeting(self, entry: Entry) -> Arms | None:
+        one, other = self._arm.get(entry.left), self._arm.get(entry.right)
+        return None if one is None or other is None else (min(one, other), max(one, other))
+
+    def points(self, entry: Entry) -> tuple[float, float]:
+        """Of the entry's two arms in their order."""
+        if entry.choice in POINTS:
+            return POINTS[entry.choice]
+        won = self._arm.get(entry.left if entry.choice == "left" else entry.right)
+        return (1.0, 0.0) if (meeting := self.meeting(entry)) and won == meeting[0] else (0.0, 1.0)
+
+    def is_live(self, entry: Entry) -> bool:
+        return entry.left in self.live and entry.right in self.live
+
+    def _deal(self, session: Session, study: Study) -> None:
+        """The deck anew: answers came or went."""
+        dealt = [d for d in news.deck(session, study) if not self.tags or self.tags.intersection(d.tags)]
+        self.live = {d.answer: d.arm for d in dealt}
+        self._arm |= self.live
+        self.labels = {d.prompt: tuple(d.tags) or ((d.category,) if d.category else ()) for d in dealt}
+        self.pool = Pool(_pairs(dealt, rows.identical_keys(session, self.study_id)), self.needed)
+        for key, count in self._taken.items():
+            self.pool.take(key, count)
+        self.plain = _plain(session, dealt) if study.checks else []
+
+    def _give(self, given: news.Given, now: float) -> None:
+        if given.id in self.entries:
+            return
+        entry = self.entries[given.id] = Entry(
+            given.id, given.reviewer, given.pair, given.prompt, given.left, given.right, given.kind, bool(given.marked), given.served
+        )
+        shelf = self.shelves[entry.reviewer]
+        shelf.given(entry)
+        if entry.kind == "real":
+            shelf.add(entry.pair, entry.prompt, self.meeting(entry))
+            if entry.served > now - HELD:
+                self._count(entry, True)
+                heapq.heappush(self._holds, (entry.served, entry.id))
+
+    def _cast(self, cast: news.Cast) -> None:
+        entry = self.entries.get(cast.assignment)
+        if entry is None or cast.revision <= entry.revision:
+            return
+        if not entry.choice:
+            shelf = self.shelves[entry.reviewer]
+            shelf.voted(cast.seconds, cast.created)
+            shelf.open.pop(entry.id, None)
+            entry.cast = cast.created
+            self._count(entry, False)
+            entry.choice = cast.choice
+            self._count(entry, entry.kind == "real")
+        else:
+            self._tell(entry, -1)
+        entry.choice, entry.revision = cast.choice, cast.revision
+        self._tell(entry, 1)
+
+    def _skip(self, assignment: str) -> None:
+        entry = self.entries.get(assignment)
+        if entry and not entry.skipped:
+            self._count(entry, False)
+            entry.skipped = True
+            self.shelves[entry.reviewer].open.pop(entry.id, None)
+
+    def _let_go(self, now: float) -> None:
+        """Pairs held too long without a vote are free again."""
+        while self._holds and self._holds[0][0] <= now - HELD:
+            entry = self.entries[heapq.heappop(self._holds)[1]]
+            if entry.open:
+                self._count(entry, False)
+
+    def _count(self, entry: Entry, counted: bool) -> None:
+        if counted != entry.counted:
+            entry.counted = counted
+            change = 1 if counted else -1
+            self._taken[entry.pair] += change
+            self.pool.take(entry.pair, change)
+            if entry.open and (meeting := self.meeting(entry)):
+                self._on_the_way[meeting] += change
+
+    def _tell(self, entry: Entry, sign: int) -> None:
+        if entry.choice and entry.kind == "real" and not entry.marked and (meeting := self.meeting(entry)):
+            for side, points in enumerate(self.points(entry)):
+                self._points[meeting][side] += sign * points
+
+
+def _pairs(dealt: Iterable[news.Dealt], identical: set[tuple[int, int]]) -> list[Candidate]:
+    """Every two answers to one prompt, identical ones left out."""
+    by_prompt: dict[int, list[news.Dealt]] = defaultdict(list)
+    for d in dealt:
+        by_prompt[d.prompt].append(d)
+    return [
+        Candidate(prompt, (one.answer, other.answer), (one.arm, other.arm))
+        for prompt, answers in by_prompt.items()
+        for one, other in combinations(answers, 2)
+        if (min(one.answer, other.answer), max(one.answer, other.answer)) not in identical
+    ]
+
+
+def _plain(session: Session, dealt: list[news.Dealt]) -> list[tuple[int, int, int]]:
+    """Plain pairs of a study, from a fixed random part of its answers: the same ones whenever the deck is the same."""
+    rng = random.Random(len(dealt))
+    some = rng.sample(dealt, min(len(dealt), 4 * PLAIN_PAIRS))
+    found = [Plain(*row) for row in news.topics(session, [d.answer for d in some])]
+    rng.shuffle(found)
+    return [(good.prompt, good.answer, bad.answer) for good, bad in plain_pairs(found, found[::-1], PLAIN_PAIRS)]
+
+
+class Ledgers:
+    """The ledgers of the studies in use, one for all services of a house. Hold `lock` from before the read transaction on: a ledger must
+    never know more than the transaction that is asked about it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._held: dict[int, Ledger] = {}
+
+    def of(self, study: Study) -> Ledger:
+        """A study's ledger as it was last read; its user refreshes it."""
+        study_id = study.id or 0
+        with self.lock:
+            if study_id not in self._held:
+                self._held[study_id] = Ledger(study_id, study.votes_per_pair, frozenset(study.tags))
+            return self._held[study_id]
+
+    def forget(self, study_id: int) -> None:
+        """Read everything anew next time."""
+        with self.lock:
+            self._held.pop(study_id, None)
+
+    def keep_only(self, study_ids: Iterable[int]) -> None:
+        """Let go of studies that are not in use any more."""
+        with self.lock:
+            for gone in self._held.keys() - set(study_ids):
+                del self._held[gone]
