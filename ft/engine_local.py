@@ -1,4 +1,4 @@
-"""The engine in this process: transformers and peft, one inference thread, all users' rows in one mixed batch.
+"""The engine in this process: transformers, one inference thread, all users' rows in one mixed batch.
 
 Only the inference thread touches model and tokenizer; everybody else hands in calls and commands. Each turn it does waiting commands
 (load, unload), lets waiting rows join, and takes one step; so nobody waits for another's answer to end. Importing this file imports no
@@ -87,11 +87,11 @@ class LocalEngine:
         if not name or name == BASE:
             raise BadInput("An adapter cannot have that name. Choose another.")
 
-        facts, weights = self._residents.read(folder)  # here and not on the inference thread, which others wait for
+        facts, adapter = self._residents.read(folder)  # here and not on the inference thread, which others wait for
 
         def act() -> None:
             try:
-                self._residents.load(name, facts, weights)
+                self._residents.load(name, facts, adapter)
             finally:
                 self._publish()
 
@@ -206,13 +206,11 @@ class LocalEngine:
         base, bases, quantisation, device, dtype = self._settings
         loaded = load(base, bases, quantisation, device, dtype, lambda share, words: self._say(0.9 * share, words))
         self._say(0.92, "Trying the model out")
-        import peft  # noqa: F401  # slow: now, not when the first adapter is loaded while people wait
-
         from ft.gathering import Gathering
         from ft.residents import Residents
         from ft.template import describe, template_hash
 
-        self._residents = Residents(loaded)
+        self._residents = Residents(loaded, bases)
         self._gathering = Gathering(loaded, self._residents, self._lock, self._look_at_base)
         reasons = loaded.reasons | {
             "template": describe(loaded.tokenizer),

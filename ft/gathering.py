@@ -1,5 +1,7 @@
 """Which rows are answered now: waiting calls join, take their steps together, end, fail or are dropped.
 
+People who wait and background work are two batches that take turns: neither changes the other's pace but by its share of the time.
+
 `add`, `cancel` and `uses` may be called on any thread, under the lock they share with the engine; everything else belongs to the
 inference thread. Must not know how models and adapters are loaded, nor who asks.
 """
@@ -12,18 +14,25 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ft.decoding import Batch, Row
+from ft.decoding import Batch
 from ft.engine import Activity, Delta, Done, Failed, Request
 from ft.errors import UserError
 from ft.models import LoadedBase
+from ft.pace import MOST, Pace
 from ft.residents import Residents
 from ft.streams import Call
 from ft.template import encode
+from ft.writing import Row
 
 log = logging.getLogger(__name__)
-MAX_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
+MAX_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}  # of people
+READ = {"cpu": 192, "mps": 256, "cuda": 2048}  # prompt tokens between two steps: others wait for them
+ALONE = 4  # times as many when nobody is in step
+GROUP = 8  # background prompts read together
 CACHE_BYTES = {"cpu": 2 * 2**30, "mps": 2 * 2**30}  # for keys and values; on CUDA a share of what is free
 CUDA_SHARE = 0.6
+WORK_SHARE = 0.5  # of the tokens kept for people, on top
+PEOPLE, WORK = "people", "work"
 FAILED = "The model failed on this batch (see the app's log). Try again."
 NO_MEMORY = "The model ran out of memory. Shorten the prompt, or try again when fewer answers are being written."
 
@@ -34,8 +43,9 @@ class Gathering:
     def __init__(self, base: LoadedBase, residents: Residents, lock: threading.Condition, on_failure: Callable[[], None]) -> None:
         self._base, self._residents, self._lock, self._on_failure = base, residents, lock, on_failure
         self._calls: deque[Call] = deque()
-        self._batches: dict[str, Batch] = {}
-        self.max_rows, self.max_tokens = MAX_ROWS[base.device], _cache_tokens(base)
+        self._batches = {lane: Batch(base, residents.forward) for lane in (PEOPLE, WORK)}
+        self._read, self.max_rows, self.max_tokens = READ[base.device], MAX_ROWS[base.device], _cache_tokens(base)
+        self.pace = Pace(MOST[base.device])
 
     def add(self, call: Call) -> None:
         with self._lock:
@@ -43,7 +53,7 @@ class Gathering:
             self._lock.notify_all()
 
     def has_work(self) -> bool:
-        return bool(self._calls) or any(batch.rows for batch in self._batches.values())
+        return bool(self._calls) or any(batch.everyone() for batch in self._batches.values())
 
     def uses(self, adapter: str) -> bool:
         """Whether a row, waiting or under way, is answered by this adapter."""
@@ -54,19 +64,34 @@ class Gathering:
         """May be called on any thread."""
         with self._lock:
             waiting = sum(len(call.requests()) for call in self._calls)
-        return Activity(waiting, sum(len(batch.rows) for batch in list(self._batches.values())))
+        return Activity(waiting, sum(len(batch.everyone()) for batch in self._batches.values()))
 
     def rows(self) -> Iterator[Row]:
         """Those under way."""
         for batch in self._batches.values():
-            yield from batch.rows
+            yield from batch.everyone()
 
     def turn(self) -> None:
-        """Drop whom nobody listens to any more, let others join, take one step with all."""
+        """Drop whom nobody listens to any more, let others join, read a piece of the new prompts, take one step with all."""
         self._drop_cancelled()
         self._admit()
-        for batch in [batch for batch in self._batches.values() if batch.rows]:
-            self._guarded(batch.rows, lambda batch=batch: self._step(batch))  # type: ignore[misc]
+        people, work = (self._batches[lane] for lane in (PEOPLE, WORK))
+        if people.everyone():
+            begun = time.perf_counter()
+            self._advance(people)
+            self.pace.people_took(time.perf_counter() - begun)
+        if work.everyone() and self.pace.work_may(bool(people.everyone())):
+            rows, read, begun = len(work.rows), bool(work.readings), time.perf_counter()
+            self._advance(work)
+            self.pace.work_took(time.perf_counter() - begun, 0 if read else rows)
+
+    def _advance(self, batch: Batch) -> None:
+        if batch.readings:
+            others = any(other.rows for other in self._batches.values())
+            tokens = self._read if others else ALONE * self._read
+            self._guarded(batch, lambda: batch.read(tokens))
+        if batch.rows:
+            self._guarded(batch, lambda: self._step(batch))
 
     def fail_everything(self, words: str = FAILED) -> None:
         with self._lock:
@@ -78,55 +103,55 @@ class Gathering:
         self._fail(list(self.rows()), words)
 
     def _admit(self) -> None:
-        """Let waiting calls join, people before background work, a call's rows together as far as there is room."""
-        while True:
-            with self._lock:
-                calls = sorted(self._calls, key=lambda call: call.background)  # stable: in order of arrival within each kind
-                call = calls[0] if calls else None
-            if call is None:
-                return
-            self._encode(call)
-            rows = self._that_fit(call)
-            if not rows and call.waiting:
-                return
-            with self._lock:
-                del call.waiting[: len(rows)]
-                if not call.waiting:
+        """Let waiting calls join: people's rows of one call together, background rows as places become free."""
+        for background in (False, True):
+            while call := self._first(background):
+                rows = self._that_fit(call)
+                if not rows and call.requests():
+                    break
+                with self._lock:
+                    del call.waiting[: len(rows)]
                     self._calls.remove(call)
-            self._join(rows)
+                    if call.requests():
+                        self._calls.append(call)  # behind the others, so that one long job does not hold up the next
+                for row in rows:
+                    row.begun = time.monotonic()
+                if rows:
+                    batch = self._batches[WORK if background else PEOPLE]
+                    self._guarded(batch, lambda batch=batch, rows=rows: batch.add(rows), rows)  # type: ignore[misc]
 
-    def _encode(self, call: Call) -> None:
-        made = [self._row(request, call) for request in call.fresh]
+    def _first(self, background: bool) -> Call | None:
         with self._lock:
-            call.fresh.clear()
-            call.waiting += [row for row in made if not isinstance(row, Failed)]
-        for failed in made:
-            if isinstance(failed, Failed):
-                call.put(failed)
+            return next((call for call in self._calls if call.background == background), None)
 
     def _that_fit(self, call: Call) -> list[Row]:
-        """The call's rows that join now: all of them, or as many as a batch can hold; none while others take the room."""
-        active = list(self.rows())
-        most = max(self.max_rows // 2, 1) if call.background else self.max_rows  # background work leaves places for people
-        rows = call.waiting[:most]
-        taken = sum(row.owner.background for row in active) if call.background else 0
-        if len(rows) > min(most - taken, self.max_rows - len(active)):
+        """The call's rows that join now; none while others take the room."""
+        batch = self._batches[WORK if call.background else PEOPLE]
+        active = len(batch.everyone())
+        if call.background:
+            room = 0 if batch.readings else min(self.pace.rows - active, GROUP)
+            limit = int(self.max_tokens * WORK_SHARE)
+        else:
+            most, limit = min(len(call.requests()), self.max_rows), self.max_tokens
+            room = most if most <= self.max_rows - active else 0
+        if room <= 0:
             return []
-        while len(rows) > 1 and not active and self._batch("").tokens_with(rows) > self.max_tokens:
+        self._encode(call, room)
+        rows = call.waiting[:room]
+        while len(rows) > 1 and (call.background or not active) and batch.tokens_with(rows) > limit:
             rows = rows[: len(rows) // 2]
-        if active and self._batch("").tokens_with(rows) > self.max_tokens:
-            return []
-        return rows
+        return [] if active and batch.tokens_with(rows) > limit else rows
 
-    def _join(self, rows: Sequence[Row]) -> None:
-        groups: dict[str, list[Row]] = {}
-        for row in rows:
-            row.begun = time.monotonic()
-            alone = self._residents.runs_alone(row.request.adapter)
-            groups.setdefault(row.request.adapter if alone else "", []).append(row)
-        for key, group in groups.items():
-            batch = self._batch(key)
-            self._guarded(group, lambda batch=batch, group=group: batch.add(group))  # type: ignore[misc]
+    def _encode(self, call: Call, count: int) -> None:
+        """So that `count` rows wait, if there are as many: not all of a long job at once, which would hold up everybody."""
+        while len(call.waiting) < count and call.fresh:
+            made = self._row(call.fresh[0], call)
+            with self._lock:
+                call.fresh.pop(0)
+                if isinstance(made, Row):
+                    call.waiting.append(made)
+            if isinstance(made, Failed):
+                call.put(made)
 
     def _row(self, request: Request, call: Call) -> Row | Failed:
         try:
@@ -143,14 +168,6 @@ class Gathering:
             return Failed(request.id, words, "request")
         return Row(request, prompt, min(request.decode.max_new_tokens, context - len(prompt)), call)
 
-    def _batch(self, key: str) -> Batch:
-        """The mixed batch (""), or the one of a DoRA adapter, which cannot be mixed but takes its steps in turn with it."""
-        for other in [other for other, batch in self._batches.items() if other not in ("", key) and not batch.rows]:
-            del self._batches[other]
-        if key not in self._batches:
-            self._batches[key] = Batch(self._base, self._residents.forward)
-        return self._batches[key]
-
     def _step(self, batch: Batch) -> None:
         stepped = batch.step()
         for row, text in stepped:
@@ -158,13 +175,11 @@ class Gathering:
         for row, _ in stepped:
             if row.finish:
                 seconds = time.monotonic() - row.begun
-                row.owner.put(
-                    Done(row.request.id, row.text, row.request.adapter, len(row.prompt), len(row.tokens), row.finish, seconds)
-                )
+                row.owner.put(Done(row.request.id, row.text, row.request.adapter, len(row.prompt), len(row.tokens), row.finish, seconds))
 
-    def _guarded(self, rows: Sequence[Row], act: Callable[[], None]) -> None:
-        """Do it; an exception fails these rows and whatever shares their batch, never the thread."""
-        concerned = list(rows)
+    def _guarded(self, batch: Batch, act: Callable[[], object], joining: Sequence[Row] = ()) -> None:
+        """Do it; an exception fails the rows of this batch, never the thread."""
+        concerned = [*batch.everyone(), *joining]
         try:
             act()
         except torch.OutOfMemoryError:
@@ -178,8 +193,8 @@ class Gathering:
     def _fail(self, concerned: Sequence[Row], words: str) -> None:
         rows = list(concerned)
         for batch in self._batches.values():
-            if any(row in rows for row in batch.rows):
-                rows += [row for row in batch.rows if row not in rows]
+            if any(row in rows for row in batch.everyone()):
+                rows += [row for row in batch.everyone() if row not in rows]
                 batch.clear()
         for row in rows:
             row.owner.put(Failed(row.request.id, words))
@@ -189,14 +204,14 @@ class Gathering:
             for call in [call for call in self._calls if call.cancelled]:
                 self._calls.remove(call)
         for batch in self._batches.values():
-            batch.keep([row for row in batch.rows if not row.owner.cancelled])
+            batch.keep(lambda row: not row.owner.cancelled)
 
 
 def _cache_tokens(base: LoadedBase) -> int:
-    """How many tokens' keys and values fit the memory set aside for them."""
+    """How many tokens' keys and values of people's rows fit the memory set aside."""
     config = base.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     each = 2 * config.num_hidden_layers * heads * size * torch.finfo(getattr(torch, base.dtype)).bits // 8
     room = CACHE_BYTES.get(base.device) or int(torch.cuda.mem_get_info()[0] * CUDA_SHARE)
-    return max(room // each, 1024)
+    return max(int(room / (1 + WORK_SHARE)) // each, 1024)

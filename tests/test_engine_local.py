@@ -33,9 +33,16 @@ def endless(engine: Any) -> Any:
     """Never stop by itself: the tiny model's answers would end at a random token."""
     from dataclasses import replace
 
-    engine._gathering._base = replace(engine._gathering._base, stop_tokens=frozenset())
-    engine._gathering._batches.clear()
+    gathering = engine._gathering
+    gathering._base = replace(gathering._base, stop_tokens=frozenset())
+    for batch in gathering._batches.values():
+        batch._base = gathering._base
     return engine
+
+
+def people(engine: Any) -> Any:
+    """The batch of those who wait."""
+    return engine._gathering._batches["people"]
 
 
 def test_a_row_that_joins_later_changes_nobodys_text(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
@@ -57,7 +64,7 @@ def test_people_do_not_wait_for_background_work(engine: Any) -> None:
     stream = engine.generate(job)
     next(stream)
     assert texts(run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=3))]))
-    assert any(batch.rows for batch in engine._gathering._batches.values()), "the background work had ended before, so nothing was shown"
+    assert any(engine._gathering.rows()), "the background work had ended before, so nothing was shown"
     stream.close()
 
 
@@ -66,7 +73,7 @@ def test_background_work_never_takes_every_place(engine: Any) -> None:
     streams = [engine.generate([Request(f"{n}", messages_for("x"), decode=LONG, background=True)]) for n in range(30)]
     for stream in streams[:4]:
         next(stream)
-    assert sum(len(batch.rows) for batch in engine._gathering._batches.values()) <= engine._gathering.max_rows // 2
+    assert sum(1 for _ in engine._gathering.rows()) <= engine._gathering.pace.rows
     for stream in streams:
         assert isinstance(list(stream)[-1], Done)
 
@@ -103,7 +110,7 @@ def test_the_repetition_penalty_is_the_one_of_transformers() -> None:
     import torch
     from transformers import RepetitionPenaltyLogitsProcessor
 
-    from ft.decoding import Row
+    from ft.writing import Row
 
     logits = torch.randn(200, generator=torch.Generator().manual_seed(1)) * 3
     for penalty in (0.7, 1.3, 2.0):
@@ -117,7 +124,7 @@ def test_sampling_never_leaves_the_nucleus() -> None:
     import torch
     from transformers import TopPLogitsWarper
 
-    from ft.decoding import Row
+    from ft.writing import Row
 
     logits = torch.randn(50, generator=torch.Generator().manual_seed(1))
     warped = TopPLogitsWarper(0.5)(torch.zeros(1, 0, dtype=torch.long), logits[None].clone() / 0.8)
@@ -140,13 +147,13 @@ def test_a_closed_stream_frees_its_row_at_once(engine: Any) -> None:
     next(stream)
     stream.close()
     deadline = time.monotonic() + 2
-    while any(batch.rows for batch in engine._gathering._batches.values()):
+    while any(engine._gathering.rows()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_characters_of_several_tokens_come_out_whole() -> None:
-    from ft.decoding import Row
+    from ft.writing import Row
 
     class Base:
         tokenizer = make_tokenizer()
@@ -161,7 +168,7 @@ def test_characters_of_several_tokens_come_out_whole() -> None:
 
 
 def test_an_answer_cut_inside_a_character_shows_that_it_was_cut() -> None:
-    from ft.decoding import Row
+    from ft.writing import Row
 
     class Base:
         tokenizer = make_tokenizer()
@@ -203,16 +210,16 @@ def test_unloading_waits_for_the_rows_that_use_the_adapter(engine: Any, tiny_bas
 
 def test_an_error_in_a_step_fails_its_rows_and_the_engine_lives_on(engine: Any) -> None:
     before = texts(run(engine, [ask("Hi")]))
-    whole = engine._gathering._batch("")._forward
+    whole = people(engine)._forward
 
     def broken(*args: Any, **inputs: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    engine._gathering._batch("")._forward = broken
+    people(engine)._forward = broken
     events = run(engine, [ask("Hi"), ask("Ho")])
     assert [type(event) for event in events] == [Failed, Failed]
     assert "shape" not in events[0].error
-    engine._gathering._batch("")._forward = whole
+    people(engine)._forward = whole
     assert texts(run(engine, [ask("Hi")])) == before
 
 
@@ -220,7 +227,7 @@ def test_a_device_that_computes_no_more_stops_the_engine_in_words(engine: Any) -
     def broken(*args: Any, **inputs: Any) -> Any:
         raise RuntimeError("device-side assert")
 
-    engine._residents.forward = engine._gathering._batch("")._forward = broken
+    engine._residents.forward = people(engine)._forward = broken
     assert isinstance(run(engine, [ask("Hi")])[0], Failed)
     deadline = time.monotonic() + 20
     while engine.status().state == "ready":
@@ -240,14 +247,14 @@ def test_an_error_outside_the_steps_fails_everybody_and_the_engine_lives_on(engi
 def test_lack_of_memory_is_named_and_passes(engine: Any) -> None:
     import torch
 
-    whole = engine._gathering._batch("")._forward
+    whole = people(engine)._forward
 
     def full(*args: Any, **inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine._gathering._batch("")._forward = full
+    people(engine)._forward = full
     assert "memory" in run(engine, [ask("Hi")])[0].error
-    engine._gathering._batch("")._forward = whole
+    people(engine)._forward = whole
     assert texts(run(engine, [ask("Hi")]))
 
 
@@ -298,7 +305,7 @@ def test_a_dropped_stream_is_cancelled(engine: Any) -> None:
     assert isinstance(next(stream), Delta)
     del stream
     time.sleep(0.2)
-    assert not any(batch.rows for batch in engine._gathering._batches.values())
+    assert not any(engine._gathering.rows())
 
 
 def test_importing_the_engine_imports_no_torch() -> None:

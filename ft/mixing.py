@@ -1,0 +1,207 @@
+"""Adapters added to the base's linear layers: one base product for all rows, one low-rank product for all adapters of a batch.
+
+Each linear layer's `forward` is replaced once; layers that read the same input (q, k, v; gate, up) share their products. Without a mix the
+base computes as if no adapter existed. Torch side, inference thread only. Must not know files, names people gave, rows' texts or queues.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ft.kernels import Product
+
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds to one layer: `scale` * up @ down, then times `gain` for DoRA. Kept in the type of its file."""
+
+    down: torch.Tensor  # (rank, inputs)
+    up: torch.Tensor  # (outputs, rank)
+    scale: float
+    gain: torch.Tensor | None = None  # (outputs,)
+
+
+Adapter = dict[str, LowRank]  # by the layer's full name
+
+
+@dataclass(slots=True)
+class Blend:
+    """One group's share of a plan: all adapters' low-rank parts side by side."""
+
+    down: torch.Tensor  # (all ranks, inputs)
+    owners: tuple[int, ...]  # which adapter each of these ranks belongs to
+    ups: list[tuple[int, int, int, int, torch.Tensor]]  # (first rank, last, first output, last, (ranks, outputs))
+    gain: torch.Tensor | None  # (adapters + 1, outputs), the last for the base
+
+
+@dataclass(slots=True)
+class Plan:
+    """Some adapters, ready to be mixed. `foreign` says, for each row, which ranks are not its own."""
+
+    size: int
+    blends: list[Blend | None]
+    _rows: tuple[int, ...] = ()
+    _foreign: dict[tuple[int, ...], torch.Tensor | None] = field(default_factory=dict)
+    picked: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+    def seat(self, rows: Sequence[int], device: str) -> None:
+        """Say which adapter each row has, by its place in the plan; `size` means the base alone."""
+        if self._rows == tuple(rows):
+            return
+        self._rows, self.picked = tuple(rows), torch.tensor(rows, device=device)
+        self._foreign = {}
+        for owners in {blend.owners for blend in self.blends if blend}:
+            foreign = self.picked[:, None] != torch.tensor(owners, device=device)[None]
+            self._foreign[owners] = foreign if bool(foreign.any()) else None
+
+    def foreign(self, blend: Blend) -> torch.Tensor | None:
+        return self._foreign[blend.owners]
+
+
+class Mixer:
+    """The model's linear layers in groups. `plan` is what the next forward pass mixes in, None for the base alone."""
+
+    def __init__(self, model: Any, names: Sequence[str], product: Product) -> None:
+        self.plan: Plan | None = None
+        modules = dict(model.named_modules())
+        grouped = list(_grouped(modules, names))
+        self.groups = [Group(self, place, [(name, modules[name]) for name in members], product) for place, members in enumerate(grouped)]
+        head = model.get_output_embeddings()
+        if type(head) is torch.nn.Linear:
+            Group(self, -1, [("", head)], product)
+
+    def prepare(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Plan:
+        return Plan(len(adapters), [group.blend(adapters, dtype) for group in self.groups])
+
+
+class Group:
+    """Layers computed at once from one input; a layer alone is a group of one. Each layer asks for its part."""
+
+    def __init__(self, mixer: Mixer, place: int, members: list[tuple[str, Any]], product: Product) -> None:
+        self._mixer, self._place, self._product = mixer, place, product
+        self._names = [name for name, _ in members]
+        modules = [module for _, module in members]
+        self._plain = all(type(module) is torch.nn.Linear for module in modules)
+        self._usual = modules[0].forward
+        sizes = [_outputs(module) for module in modules]
+        self._edges = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
+        self._module = modules[0]
+        joined = _joined(modules) if len(modules) > 1 else (None, None)
+        self._weight: torch.Tensor | None = joined[0]
+        self._bias: torch.Tensor | None = joined[1]
+        self._input: torch.Tensor | None = None
+        self._parts: list[torch.Tensor | None] = []
+        for index, module in enumerate(modules):
+            module.forward = self._compute if len(modules) == 1 else lambda given, index=index: self._part(index, given)
+
+    def blend(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Blend | None:
+        downs: list[torch.Tensor] = []
+        owners: list[int] = []
+        ups, gained = [], False
+        for member, name in enumerate(self._names):
+            first = len(owners)
+            parts = [(owner, adapter[name]) for owner, adapter in enumerate(adapters) if name in adapter]
+            for owner, part in parts:
+                downs.append(part.down.to(dtype))
+                owners += [owner] * part.down.shape[0]
+                gained |= part.gain is not None
+            if parts:
+                up = torch.cat([part.up.to(dtype) * part.scale for _, part in parts], dim=1).t()
+                ups.append((first, len(owners), self._edges[member], self._edges[member + 1], up))
+        if not downs:
+            return None
+        down = downs[0] if len(downs) == 1 else torch.cat(downs)
+        return Blend(down, tuple(owners), ups, self._gains(adapters, down) if gained else None)
+
+    def _gains(self, adapters: Sequence[Adapter], like: torch.Tensor) -> torch.Tensor:
+        gain = torch.ones(len(adapters) + 1, self._edges[-1], dtype=like.dtype, device=like.device)
+        for owner, adapter in enumerate(adapters):
+            for member, name in enumerate(self._names):
+                part = adapter.get(name)
+                if part is not None and part.gain is not None:
+                    gain[owner, self._edges[member] : self._edges[member + 1]] = part.gain
+        return gain
+
+    def _part(self, index: int, given: torch.Tensor) -> torch.Tensor:
+        if self._input is not given or self._parts[index] is None:
+            self._parts = list(self._compute(given).split([b - a for a, b in zip(self._edges, self._edges[1:], strict=False)], dim=-1))
+            self._input = given
+        part, self._parts[index] = self._parts[index], None
+        if not any(other is not None for other in self._parts):
+            self._input = None
+        assert part is not None
+        return part
+
+    def _compute(self, given: torch.Tensor) -> torch.Tensor:
+        found = self._base(given)
+        plan = self._mixer.plan
+        blend = plan.blends[self._place] if plan and self._place >= 0 else None
+        if plan is None or blend is None:
+            return found
+        out = found.view(-1, self._edges[-1])
+        low = functional.linear(given.reshape(-1, given.shape[-1]), blend.down)
+        foreign = plan.foreign(blend)
+        if foreign is not None:
+            low.view(foreign.shape[0], -1, low.shape[1]).masked_fill_(foreign[:, None], 0)  # not times 0: another's may be infinite
+        for first, last, start, end, up in blend.ups:
+            out[:, start:end].addmm_(low[:, first:last], up)
+        if blend.gain is not None:
+            self._scale(found, blend.gain[plan.picked])
+        return found
+
+    def _base(self, given: torch.Tensor) -> torch.Tensor:
+        if self._weight is not None:
+            return self._product(given, self._weight, self._bias)
+        if self._plain:
+            return self._product(given, self._module.weight, self._module.bias)
+        return self._usual(given)  # type: ignore[no-any-return]
+
+    def _scale(self, found: torch.Tensor, gain: torch.Tensor) -> None:
+        """DoRA's magnitudes, which leave the bias alone. A gain of one changes no bit of other rows where there is no bias."""
+        rows = found.view(gain.shape[0], -1, gain.shape[1])
+        bias = self._bias if self._weight is not None else getattr(self._module, "bias", None)
+        scaled = rows * gain[:, None] if bias is None else (rows - bias) * gain[:, None] + bias
+        rows.copy_(torch.where((gain != 1).any(1)[:, None, None], scaled, rows))
+
+
+def _grouped(modules: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
+    wanted, found = list(names), []
+    while wanted:
+        name = wanted.pop(0)
+        parent, _, last = name.rpartition(".")
+        siblings = next((group for group in TOGETHER if group[0] == last), ())
+        members = [f"{parent}.{sibling}" for sibling in siblings]
+        if len(members) > 1 and all(member == name or member in wanted for member in members) and _alike([modules[m] for m in members]):
+            wanted = [other for other in wanted if other not in members]
+            found.append(members)
+        else:
+            found.append([name])
+    return found
+
+
+def _alike(modules: list[Any]) -> bool:
+    kinds = {(module.in_features, module.weight.dtype, module.weight.device, module.bias is None) for module in modules}
+    return len(kinds) == 1 and all(type(module) is torch.nn.Linear for module in modules)
+
+
+def _joined(modules: list[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One weight for all, of which each layer's own becomes a view, so that nothing is held twice."""
+    weight = torch.cat([module.weight.data for module in modules])
+    bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
+    start = 0
+    for module in modules:
+        end = start + module.weight.shape[0]
+        module.weight.data = weight[start:end]
+        if bias is not None:
+            module.bias.data = bias[start:end]
+        start = end
+    return weight, bias
+
+
+def _outputs(module: Any) -> int:
+    return int(module.out_features if hasattr(module, "out_features") else module.nf)

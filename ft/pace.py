@@ -1,0 +1,51 @@
+"""How much background work goes on at once, found by measurement, and when it has to let people go first.
+
+Light: no torch. Must not know rows, models or queues; it is told how long things took.
+"""
+
+MOST = {"cpu": 64, "mps": 32, "cuda": 256}  # background rows
+FIRST = 8
+STEPS = 12  # measured at a size before the next is tried
+WORTH = 1.1  # times as many tokens a second, or the smaller size is kept: it holds people up less
+LONGEST = 0.4  # seconds a background step may take, since a person who comes meanwhile waits for it
+
+
+class Pace:
+    """`rows` is how many background rows to have under way now."""
+
+    def __init__(self, most: int) -> None:
+        self.rows = min(FIRST, most)
+        self._most = most
+        self._best = 0.0  # tokens a second at the size before
+        self._steps: list[float] = []
+        self._settled = self.rows == most
+        self._owed = 0.0  # seconds that background work may use while people are being answered
+        self._last = 0.0
+
+    def people_took(self, seconds: float) -> None:
+        self._owed = min(self._owed + seconds, max(self._last, seconds))
+
+    def work_may(self, people: bool) -> bool:
+        """Always when nobody else is there, else for as long as people had."""
+        return not people or self._owed >= self._last
+
+    def work_took(self, seconds: float, rows: int) -> None:
+        """One turn of background work; `rows` 0 where it was not a mere step, which measures nothing."""
+        self._owed = max(self._owed - seconds, 0.0)
+        self._last = seconds
+        if self._settled or rows < self.rows:
+            return
+        self._steps.append(seconds)
+        if len(self._steps) >= STEPS:
+            self._judge(sorted(self._steps)[STEPS // 2])
+
+    def _judge(self, step: float) -> None:
+        self._steps = []
+        rate = self.rows / step
+        if rate < WORTH * self._best or step > LONGEST:
+            self.rows = max(self.rows // 2, 1)
+            self._settled = True
+        elif self.rows >= self._most or 2 * step > LONGEST:
+            self._settled = True
+        else:
+            self._best, self.rows = rate, min(2 * self.rows, self._most)

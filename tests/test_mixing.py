@@ -1,0 +1,159 @@
+"""One mixed batch against PEFT itself: each row's logits are those of stock PEFT with that adapter alone, for every kind of adapter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ft.engine import BASE
+from ft.errors import BadInput
+from tests.test_engine import tiny_base
+from tests.tiny import config_for, make_adapter, tensors_for, write_adapter
+
+__all__ = ["tiny_base"]
+IDS = [[1, 50, 60, 70, 33, 90, 12], [1, 7, 8, 9, 200, 210, 3]]
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"seed": 1},
+    "everywhere": {"seed": 2, "targets": ALL, "rank": 8},
+    "other rank": {"seed": 3, "rank": 2, "targets": ("k_proj", "gate_proj", "down_proj")},
+    "rsLoRA": {"seed": 4, "rank": 6, "use_rslora": True},
+    "DoRA": {"seed": 5, "dora": True, "targets": ("q_proj", "v_proj", "up_proj")},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    room = tmp_path_factory.mktemp("adapters")
+    return {kind: make_adapter(room / kind, tiny_base, **options) for kind, options in KINDS.items()}
+
+
+@pytest.fixture(scope="module")
+def residents(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Iterator[Any]:
+    import torch
+
+    from ft.models import load
+    from ft.residents import Residents
+
+    with torch.no_grad():
+        found = Residents(load(str(tiny_base), tiny_base.parent, device="cpu", dtype="float32"), tmp_path_factory.mktemp("measures"))
+        for kind, folder in folders.items():
+            found.load(kind, *found.read(folder))
+        yield found
+
+
+def logits(residents: Any, names: list[str], ids: list[list[int]] | None = None) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return residents.forward(names, input_ids=torch.tensor(ids or [IDS[0]] * len(names))).logits
+
+
+def assert_same(found: Any, wanted: Any, who: str = "") -> None:
+    """But for the rounding of float32."""
+    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), who
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_base: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    """What PEFT computes with each adapter alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import LlamaForCausalLM
+
+    found = {}
+    with torch.no_grad():
+        for kind, folder in folders.items():
+            model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tiny_base), folder).eval()
+            found[kind] = model(torch.tensor(IDS)).logits
+        found[BASE] = LlamaForCausalLM.from_pretrained(tiny_base).eval()(torch.tensor(IDS)).logits
+    return found
+
+
+@pytest.mark.parametrize("kind", [BASE, *KINDS])
+def test_an_adapter_alone_computes_what_peft_computes(residents: Any, stock: dict[str, Any], kind: str) -> None:
+    assert_same(logits(residents, [kind] * 2, IDS), stock[kind])
+    if kind != BASE:
+        assert float((stock[kind] - stock[BASE]).abs().max()) > 0.1, "the adapter does too little for the test to tell"
+
+
+def test_each_row_of_a_mixed_batch_computes_what_peft_computes_alone(residents: Any, stock: dict[str, Any]) -> None:
+    names = [*KINDS, BASE, *reversed(KINDS)]
+    ids = [IDS[index % 2] for index in range(len(names))]
+    for index, (name, found) in enumerate(zip(names, logits(residents, names, ids), strict=True)):
+        assert_same(found, stock[name][index % 2], name)
+
+
+def test_the_base_in_a_mixed_batch_differs_in_no_bit_from_a_batch_of_bases(residents: Any) -> None:
+    import torch
+
+    mixed, plain = logits(residents, [BASE, *KINDS]), logits(residents, [BASE] * (len(KINDS) + 1))
+    assert torch.equal(mixed[0], plain[0])
+
+
+def test_rows_that_change_places_keep_their_adapters(residents: Any, stock: dict[str, Any]) -> None:
+    for names in (["plain", BASE], [BASE, "plain"], ["rsLoRA", "plain"], ["plain", "plain"], [BASE, BASE]):
+        for name, found in zip(names, logits(residents, names), strict=True):
+            assert_same(found, stock[name][0])
+
+
+def test_an_adapter_whose_numbers_overflow_harms_no_other_row(residents: Any, tiny_base: Path, stock: dict[str, Any]) -> None:
+    import torch
+
+    from ft.adapters import AdapterFacts
+    from ft.mixing import LowRank
+    from ft.residents import Resident
+
+    huge = {name: LowRank(torch.full((4, inputs), 1e38), torch.full((out, 4), 1e38), 1.0) for name, (inputs, out) in shape(residents)}
+    residents._resident["huge"] = Resident(AdapterFacts("", 4, 8, (), 2, 1, ""), huge, torch.empty(0))
+    try:
+        found = logits(residents, ["huge", "plain", BASE])
+    finally:
+        residents._forget("huge")
+    assert not torch.isfinite(found[0]).all(), "the control lost its power"
+    assert_same(found[1], stock["plain"][0])
+    assert_same(found[2], stock[BASE][0])
+
+
+def shape(residents: Any) -> Any:
+    return residents._base.shape.linears.items()
+
+
+def test_fifty_adapters_in_memory_take_the_space_of_their_files(residents: Any, folders: dict[str, Path]) -> None:
+    for kind, folder in folders.items():
+        held = [t for part in residents._resident[kind].adapter.values() for t in (part.down, part.up, part.gain) if t is not None]
+        file = (folder / "adapter_model.safetensors").stat().st_size
+        assert sum(tensor.untyped_storage().nbytes() for tensor in {id(t.untyped_storage()): t for t in held}.values()) <= 1.2 * file
+
+
+def test_half_precision_rows_agree_with_single_ones_within_its_rounding(
+    tiny_base: Path, folders: dict[str, Path], tmp_path: Path, stock: dict[str, Any]
+) -> None:
+    import torch
+
+    from ft.models import load
+    from ft.residents import Residents
+
+    with torch.no_grad():
+        found = Residents(load(str(tiny_base), tmp_path, device="cpu", dtype="bfloat16"), tmp_path)
+        found.load("plain", *found.read(folders["plain"]))
+        mixed, alone = logits(found, [BASE, "plain", "plain"]), logits(found, ["plain"])
+    largest = float(stock["plain"].abs().max())
+    assert float((mixed[1] - alone[0]).abs().max()) < 0.03 * largest
+    assert float((mixed[1].float() - stock["plain"][0]).abs().max()) < 0.1 * largest
+
+
+def test_weights_that_lack_their_other_half_are_refused(residents: Any, tiny_base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from ft.adapter_weights import read_adapter
+    from ft.adapters import vet
+
+    folder = write_adapter(tmp_path / "whole", tensors_for(tiny_base, 1), config_for())
+    facts = vet(folder).adapter
+    assert facts
+    half = {key: value for key, value in tensors_for(tiny_base, 1).items() if not key.endswith("layers.1.self_attn.v_proj.lora_B.weight")}
+    save_file(half, tmp_path / "half.safetensors")
+    with pytest.raises(BadInput, match="do not match its settings"):
+        read_adapter(tmp_path / "half.safetensors", facts, residents._base.model, "cpu")
