@@ -26,7 +26,7 @@ class BlindPair:
 
     `criteria` are judged on `scale`: by side (left, right, same) or in points for each answer; all optional. `reasons` may be said of a
     side ("left: too vague"). `session_done` of `session_total` pairs of these ten minutes are judged; where they are equal, the ten
-    minutes are over and this pair begins the next.
+    minutes are over and this pair begins the next. `reveals`: the study shows which was which after each vote, which then stands.
     """
 
     assignment: str
@@ -41,6 +41,7 @@ class BlindPair:
     reasons: tuple[str, ...] = ()
     session_done: int = 0
     session_total: int = 0
+    reveals: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,7 @@ def show(session: Session, study: Study, assignment: str, progress: Progress) ->
         reasons=tuple(study.reasons),
         session_done=progress.session_done,
         session_total=progress.session_total,
+        reveals=study.reveal == "after_vote",
     )
 
 
