@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Register adapters; load, unload, pin and switch them while the app runs.")
 Name = Annotated[str, typer.Argument(help="Name of the adapter, as `tiebreak adapters list` shows it.")]
-ALONE = "DoRA answers outside mixed batches: such rows wait for a batch of their own."
 
 
 @app.command("list")
@@ -48,7 +47,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ("content", found.content_hash), *((key, value) for key, value in about.get("card", {}).items()),
         *(("part", f"{part['weight']:g} x {part['name']}") for part in about.get("parts", [])),
     ]  # fmt: skip
-    table((name, ""), [*rows, *([("note", ALONE)] if not found.mixes else [])], "")
+    table((name, ""), rows, "")
 
 
 @app.command()
@@ -83,7 +82,7 @@ def vet(path: Annotated[Path, typer.Argument(help="A PEFT adapter folder or a zi
         )
     elif judged.ok and (facts := judged.adapter):
         say(f"Good: {facts.method}, rank {facts.rank}, alpha {facts.alpha:g}, {facts.bytes >> 10} KB, on {', '.join(facts.targets)}.")
-        for note in (*judged.notes, *([ALONE] if facts.dora else [])):
+        for note in judged.notes:
             say(note)
     else:
         say("Refused:\n" + "\n".join(f"  - {reason}" for reason in judged.reasons))

@@ -22,7 +22,7 @@ from storage.tables import Adapter
 
 log = logging.getLogger(__name__)
 IN_USE = "in_use"
-IN_MEMORY = 2  # bytes in memory for each on disk: adapters saved in half precision are kept in float32
+IN_MEMORY = 1.2  # bytes in memory for each on disk: kept in the type of the file, and side by side with others for the mix
 LEFT = "It left memory to make room for others. Load it again when you need it."
 
 
@@ -119,7 +119,7 @@ class AdapterMemory:
     def state(self) -> MemoryView:
         with reading(self._db) as session:
             wanted = _wanted(queries.adapters(session))
-        return MemoryView(sum(map(_size, wanted)), sum(_size(row) for row in wanted if row.pinned), self.budget)
+        return MemoryView(sum(map(size_of, wanted)), sum(size_of(row) for row in wanted if row.pinned), self.budget)
 
     def mark(self, adapter_id: int | None, **changes: object) -> None:
         with writing(self._db) as session:
@@ -144,8 +144,8 @@ class AdapterMemory:
         kept: list[Adapter] = []
         total = 0
         for row in sorted(wanted, key=lambda row: (not row.pinned, row.id != in_use, -self._used.get(row.id or 0, 0.0), -(row.id or 0))):
-            if row.pinned or not kept or total + _size(row) <= self.budget:
-                total += _size(row)
+            if row.pinned or not kept or total + size_of(row) <= self.budget:
+                total += size_of(row)
                 kept.append(row)
             else:
                 self.mark(row.id, wanted=False, status_reason=LEFT)
@@ -155,10 +155,10 @@ class AdapterMemory:
         """Unload the least recently used until `coming` fits. Raises Unavailable where the pinned ones leave no room for it."""
         with reading(self._db) as session:
             wanted = [row for row in _wanted(queries.adapters(session)) if row.id != coming.id]
-        pinned = sum(_size(row) for row in wanted if row.pinned)
-        if pinned and not coming.pinned and pinned + _size(coming) > self.budget:
+        pinned = sum(size_of(row) for row in wanted if row.pinned)
+        if pinned and not coming.pinned and pinned + size_of(coming) > self.budget:
             raise Unavailable(
-                f"{coming.name} needs {_size(coming) >> 20} MB of memory, and pinned adapters leave {max(0, self.budget - pinned) >> 20} "
+                f"{coming.name} needs {size_of(coming) >> 20} MB of memory, and pinned adapters leave {max(0, self.budget - pinned) >> 20} "
                 "MB of it. Unpin one, or raise TIEBREAK_ADAPTER_MEMORY_MB."
             )
         kept = {row.content_hash for row in self._within_budget([coming, *wanted])}
@@ -171,8 +171,8 @@ def _wanted(rows: Iterable[Adapter]) -> list[Adapter]:
     return [row for row in rows if row.wanted and row.status == "registered"]
 
 
-def _size(row: Adapter) -> int:
-    return row.bytes * IN_MEMORY
+def size_of(row: Adapter) -> int:
+    return int(row.bytes * IN_MEMORY)
 
 
 def must_be_usable(row: Adapter) -> None:

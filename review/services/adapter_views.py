@@ -34,11 +34,6 @@ class AdapterView:
     by: str = ""
     about: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def mixes(self) -> bool:
-        """Whether it can answer in one batch with other arms."""
-        return "DoRA" not in self.method
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:

@@ -17,7 +17,7 @@ from ft.bases import EMBEDDED, BaseShape, describe_base, locate
 from ft.embedded import embedded_shape
 from ft.engine import Engine, Identity
 from ft.errors import BadInput, Conflict, NotFound, Refused, Unavailable, UserError
-from review.services.adapter_memory import IN_MEMORY, IN_USE, AdapterMemory, must_be_usable
+from review.services.adapter_memory import IN_USE, AdapterMemory, must_be_usable, size_of
 from review.services.adapter_views import AdapterView, view
 from review.services.faults import reading, writing
 from storage.database import Database
@@ -148,7 +148,7 @@ class Adapters:
             row = self._row(session, name)
             if pinned and not row.pinned:
                 must_be_usable(row)
-                if state.pinned + row.bytes * IN_MEMORY > state.budget:
+                if state.pinned + size_of(row) > state.budget:
                     raise Refused(
                         f"{name} cannot be pinned: with it the pinned adapters would need more than the {state.budget >> 20} MB set aside. "
                         "Unpin another, or raise TIEBREAK_ADAPTER_MEMORY_MB."
