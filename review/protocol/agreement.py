@@ -83,7 +83,7 @@ def _patterns(units: Iterable[Sequence[Hashable]], level: Level) -> tuple[list[A
     for unit in seen:
         counts = np.bincount(unit, minlength=len(values)).astype(float)
         rows.append(((np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)).ravel())
-    return values, np.array(rows).reshape(len(seen), -1), list(seen.values())
+    return values, np.array(rows).reshape(len(seen), len(values) ** 2), list(seen.values())
 
 
 def _alphas(values: Sequence[Any], coincidences: Array, level: Level) -> Array:

@@ -2,7 +2,7 @@
 
 Five looks. Haste, a preference for a side, one's own earlier vote not repeated, plain pairs missed: each by itself, where it is beyond what
 happens to somebody honest. And all of it together with how far the votes follow those of others on the same pairs: the odds that they were
-drawn blindly rather than judged. These odds grow beyond a hundred for an honest reviewer about once in a hundred at most, however often one
+drawn blindly rather than judged. For an honest reviewer these odds pass fifty to one about once in fifty at most, however often one
 looks (Ville's inequality); they rest on the agreement that the others have among themselves, so that nobody is accused where people agree
 on nothing. Pure. Must not know the database, the models or the screens.
 """
@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from review.protocol.records import VoteRecord, current
 from review.protocol.shares import exact_side
 
@@ -19,8 +21,10 @@ STEADY, ATTENTIVE = 0.7, 0.9  # how often an honest reviewer repeats a vote, and
 FLIPPED = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 CHARACTERS_A_WORD = 6
 RARE = 0.001  # how unlikely a preference for one side must be
-ODDS = math.log(100)
-LEAN, MOST = 20, 0.8  # ratings of others that count as much as knowing nothing of their agreement; the most that others' votes can tell
+ODDS = math.log(50)
+LEAN = 10  # votes beside one of another kind that weigh as much as knowing nothing of how the two go together
+SAID = ("first", "second", "tie", "both_bad")
+Array = np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,45 +194,41 @@ def peers_of(records: Iterable[VoteRecord], without: Iterable[int] = ()) -> dict
 
 
 class _Shared:
-    """Sums over units that several judged: how far their votes agree, and how they fall."""
+    """Sums over units that several judged: how often one vote goes with another (`together`, symmetric)."""
 
-    def __init__(self) -> None:
-        self.agreeing, self.ratings, self.said = 0.0, 0.0, Counter[str]()
+    def __init__(self, together: Array | None = None) -> None:
+        self.together = np.zeros((len(SAID), len(SAID))) if together is None else together.copy()
 
     def add(self, unit: Counter[str], times: int) -> None:
         n = sum(unit.values())
         if n > 1:
-            self.agreeing += times * sum(c * (c - 1) for c in unit.values()) / (n - 1)
-            self.ratings += times * n
-            for side, count in unit.items():
-                self.said[side] += times * count
-
-    def copy(self) -> "_Shared":
-        other = _Shared()
-        other.agreeing, other.ratings, other.said = self.agreeing, self.ratings, Counter(self.said)
-        return other
+            counts = np.array([unit[side] for side in SAID], dtype=float)
+            self.together += times * (np.outer(counts, counts) - np.diag(counts)) / (n - 1)
 
 
 def _peers(mine: Sequence[tuple[str, Counter[str]]], overall: _Shared, counted: bool) -> Peers:
-    """`mine`: this reviewer's vote and those of the others, pair by pair."""
-    rest = overall.copy()
-    if counted:
-        for side, others in mine:
-            rest.add(others + Counter([side]), -1)
-            rest.add(others, 1)
-    if rest.ratings < 2:
+    """`mine`: this reviewer's vote and those of the others, pair by pair.
+
+    What the others of a pair said makes some votes likelier, by how such votes go together elsewhere. Several others repeat each other:
+    they tell as much as parallel measures of their reliability do (Spearman and Brown).
+    """
+    rest = _Shared(overall.together)
+    for side, others in mine if counted else ():
+        rest.add(others + Counter([side]), -1)
+        rest.add(others, 1)
+    ratings = rest.together.sum()
+    if ratings < 2:
         return Peers()
-    usual = {side: (rest.said[side] + 0.5) / (rest.ratings + 2) for side in SAID}
-    chance = sum(share**2 for share in usual.values())
-    alpha = (rest.agreeing / rest.ratings - chance) / (1 - chance)
-    alpha = max(alpha, 0.0) * rest.ratings / (rest.ratings + LEAN)
+    usual = (rest.together.sum(axis=0) + 0.5) / (ratings + 2)
+    chance = float((usual**2).sum())
+    alpha = max((float(np.trace(rest.together)) / ratings - chance) / (1 - chance), 0.0)
+    given = (rest.together + LEAN * usual[:, None]) / (rest.together.sum(axis=0) + LEAN)  # [vote, what one other said]
+    likelier = np.log(given / usual[:, None])
     odds = alike = 0.0
     for side, others in mine:
-        n = sum(others.values())
-        weight = min(n * alpha / (1 + (n - 1) * alpha), MOST)
-        odds += math.log(usual[side] / (weight * others[side] / n + (1 - weight) * usual[side]))
+        counts = np.array([others[one] for one in SAID], dtype=float)
+        expected = usual * np.exp(likelier @ counts / (1 + (counts.sum() - 1) * alpha))
+        at = SAID.index(side)
+        odds += math.log(usual[at] * expected.sum() / expected[at])
         alike += others[side] == max(others.values())
     return Peers(odds, len(mine), int(alike))
-
-
-SAID = ("first", "second", "tie", "both_bad")
