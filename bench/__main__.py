@@ -6,11 +6,16 @@ Must not be imported by the app. Each bench returns rows of (what, ours, peer, r
 import sys
 from collections.abc import Callable
 
-from bench import pair, startup, votes
+from bench import load, pair, startup, votes
 from bench.row import Row
 from review.commands.terminal import table
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"startup": startup.rows, "pair": pair.rows, "votes": votes.rows}
+BENCHES: dict[str, Callable[[], list[Row]]] = {
+    "startup": startup.rows,
+    "pair": pair.rows,
+    "votes": votes.rows,
+    "load": load.rows,
+}
 
 
 def main(names: list[str]) -> None:
