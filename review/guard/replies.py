@@ -93,7 +93,8 @@ ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_f
 def api_error(status: int, words: str, code: str | None = None, param: str | None = None) -> bytes:
     """An error as clients of the OpenAI protocol read it."""
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return compact({"error": {"message": words, "type": kind, "param": param, "code": code}})
+    told = {"error": {"message": words, "type": kind, "param": param, "code": code}}
+    return json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")  # a bad field's name may hold half a character
 
 
 def unclocked_json(body: bytes) -> bytes:

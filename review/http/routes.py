@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ft.errors import NotFound, Refused
+from ft.errors import Refused
 from review.guard import key_of
 from review.guard.policy import MAY_ASK
 from review.guard.replies import compact
@@ -111,7 +111,9 @@ def _adapter_named(raw: bytes) -> str:
     name = text_of(body, "lora_name")
     path = text_of(body, "lora_path") if "lora_path" in body else name
     if "/" in path or "\\" in path:
-        raise NotFound("lora_path must be the name of a registered adapter: no folder of the server is opened. Register it first.")
+        raise WrongField(
+            "lora_path must be a registered adapter's name: no folder of this server is opened. Register it first.", "lora_path"
+        )
     if path != name:
         raise WrongField("An adapter answers under its own name. Give lora_name and lora_path the same name.", "lora_path")
     return name
