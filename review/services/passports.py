@@ -123,7 +123,7 @@ def _compared(answer: Answer, arm: Arm, text: str, changed: tuple[str, ...], was
         words = f"It differs from character {at + 1} on: stored “{_around(answer.text, at)}”, now “{_around(text, at)}”. "
         if changed:
             words += f"Changed since: {', '.join(changed)}."
-        elif now["dtype"] != "float32" or now["quantisation"] != "none":
+        elif now["dtype"] in ("bfloat16", "float16") or now["quantisation"] in ("8bit", "4bit"):
             words += (
                 f"Nothing changed, but in {now['dtype']} rounding depends on what else is in the batch, so a near tie may fall otherwise."
             )
