@@ -40,7 +40,7 @@ class _Line:
 
 
 class RemoteEngine:
-    """`model` "": the first the server lists. `adapter_path`: where the server finds an adapter, with {path}, {folder} or {name} filled in."""
+    """`model` "": the first the server lists. `adapter_path`: where it finds an adapter, {path}, {folder} or {name} filled in."""
 
     def __init__(self, server: Server, model: str = "", adapter_path: str = "{path}", shape: BaseShape | None = None) -> None:
         self._remote, self._model, self._adapter_path, self._shape = Remote(server), model, adapter_path, shape
@@ -224,19 +224,18 @@ class RemoteEngine:
             self._changed.notify_all()
 
     def _ready(self, models: list[dict[str, Any]]) -> None:
-        bases = [each for each in models if not each.get("parent")]
-        found = next((each for each in bases if each.get("id") == self._model or not self._model), None)
-        names = ", ".join(str(each.get("id")) for each in bases[:10])
+        """A named model may be missing from the list, since not every server lists all it serves; its first request tells."""
+        chosen = [each for each in models if each.get("id") == self._model] or [each for each in models if not each.get("parent")]
+        if not self._model and not chosen:
+            self._say("failed", "The server lists no model. Set TIEBREAK_REMOTE_MODEL to the name of the one to ask.")
+            return
+        named = not self._model or (bool(chosen) and chosen[0].get("id") == self._model)
         with self._changed:
             if self._closed.is_set():
                 return
-            if found is None and (models or not self._model):
-                words = f"The server does not serve {self._model or 'any model'}. It serves {names or 'none'}. Set TIEBREAK_REMOTE_MODEL."
-                self._status = Status("failed", words)
-            else:
-                self._model = self._model or str((found or {}).get("id"))
-                self._identity = _identity(self._model, found or {})
-                self._status = Status("ready", f"{self._model} on a remote server.", 1.0)
+            self._model = self._model or str(chosen[0].get("id"))
+            self._identity = _identity(self._model, chosen[0] if named else {})
+            self._status = Status("ready", f"{self._model} on a remote server.", 1.0)
             self._changed.notify_all()
 
 
