@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ft.errors import BadInput
+from review.screens.admin_keys import build_keys
 from review.screens.parts import (
     QUICK,
     ROLE_WORDS,
@@ -119,6 +120,8 @@ def build(house: "House") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("People"):
                 _people(house)
+            with gr.Tab("Keys"):
+                build_keys(house)
             with gr.Tab("Health"):
                 _health(house)
             with gr.Tab("Backups"):
