@@ -7,6 +7,7 @@ from sqlalchemy import func, insert, select
 
 from review.protocol.ballots import Ballot, BlindPair
 from review.services.comparisons import Comparisons
+from review.services.onboarding import Onboarding
 from review.services.studies import Studies
 from storage.database import Database
 from storage.tables import Adapter, Answer, Arm, Prompt, PromptSet, User
@@ -89,6 +90,14 @@ def pair(house: House, reviewer: int = 0) -> BlindPair:
     found = house.comparisons.next_pair(house.reviewers[reviewer])
     assert isinstance(found, BlindPair), found
     return found
+
+
+def practised(db: Database, *reviewers: int) -> None:
+    """These have their training pairs behind them."""
+    onboarding = Onboarding(db)
+    for reviewer in reviewers:
+        while (training := onboarding.next(reviewer)) is not None:
+            onboarding.answer(reviewer, training.number, training.best[0])
 
 
 def prefer(pair: BlindPair, variant: str, otherwise: str = "tie") -> Any:

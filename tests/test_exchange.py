@@ -347,7 +347,7 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (changed(6, seconds="fast"), r"Line 7: seconds must be a number"),
         (changed(6, revision=0), r"Line 7: the revision is 0"),
         (changed(6, revision=True), r"Line 7: revision must be a whole number"),
-        (changed(6, mood="good"), r"Line 7: vote has no mood"),
+        (changed(6, chioce="left"), r"Line 7: vote has no chioce; did you mean choice"),
         (changed(6, criteria={"style": "left"}), r"Line 7: the study line names no criteria or reasons style"),
         (changed(6, reviewer=""), r"Line 7: a reviewer needs a name"),
         (added(PAIR[6] | {"reviewer": "Tom", "at": 5}), r"Line 7: this vote has no time"),

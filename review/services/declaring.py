@@ -189,11 +189,6 @@ def complete_rule(rule: Rule | dict[str, Any] | None, most: int, reviewers: int 
     return rule
 
 
-def stored_rule(rule: Rule | dict[str, Any] | None, most: int) -> dict[str, Any]:
-    """The complete rule as stored."""
-    return complete_rule(rule, most).to_dict()
-
-
 def _rule_problems(rule: Rule | dict[str, Any] | None) -> list[str]:
     try:
         return (rule if isinstance(rule, Rule) else Rule.from_dict(rule or {})).problems()

@@ -8,28 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlmodel import Session
-
 from ft.errors import NotFound, Unavailable
-from review.protocol.ranking import METHOD
-from review.protocol.tally import tally
+from review.services import study_export
 from review.services.faults import reading, writing
 from review.services.storing import Stored, Storing
-from review.services.studies import AGAINST
-from review.services.study_files import StudyFile, read, records
-from review.services.study_lines import FORMAT, VERSION, AnswerLine, AnyLine, ArmLine, Header, PromptLine, VoteLine, write_line
-from review.services.study_views import ArmResult, StudyResult, StudyView
+from review.services.study_files import StudyFile, given, read
+from review.services.study_lines import write_line
+from review.services.study_results import study_result
+from review.services.study_views import StudyResult
 from storage.database import Database
-from storage.queries import exchange as rows
 from storage.queries import studies as declared
-from storage.queries import votes as cast
-from storage.tables import Study
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeReport:
     """What came in. `renamed`: names that were taken here, old -> new. `identical`: pairs of equal answers; the votes on them are kept,
-    but stay out of the result (`identical_votes`)."""
+    but stay out of the result (`identical_votes`). `ignored`: fields of the file that are not of the format, as "vote.mood"."""
 
     study: str
     set_name: str
@@ -41,6 +35,7 @@ class ExchangeReport:
     identical: int
     identical_votes: int
     renamed: dict[str, str]
+    ignored: tuple[str, ...] = ()
 
 
 class Exchange:
@@ -53,7 +48,7 @@ class Exchange:
             study = declared.named(session, name)
             if study is None:
                 raise NotFound(f"There is no study “{name}”. See the list of studies.")
-            lines = list(_lines(session, study))
+            lines = list(study_export.lines(session, study))
         return map(write_line, lines)
 
     def write(self, name: str, path: Path) -> None:
@@ -77,33 +72,7 @@ class Exchange:
 
 def recount(path: Path) -> StudyResult:
     """The result of a study file by the rules that boards use, computed from the file alone. Raises BadInput, NotFound, Unavailable."""
-    study = read(path)
-    header, arms = study.header, tuple(arm.name for arm in study.arms)
-    found = tally(records(study), arms, study.against, study.rule)
-    about = {arm.name: arm for arm in study.arms}
-    view = StudyView(
-        id=0, name=header.name, state=header.state, set_name=header.set, split=header.split, arms=arms, against=study.against,
-        votes_per_pair=study.votes_per_pair, criteria=header.criteria, reasons=header.reasons, rule=study.rule, reveal=header.reveal,
-        created_at=header.created_at or 0.0, opened_at=header.opened_at, closed_at=header.closed_at,
-    )  # fmt: skip
-    return StudyResult(
-        study=view,
-        arms=tuple(
-            ArmResult(a.arm, about[a.arm].kind, about[a.arm].title, a.votes, a.win_rate, a.strength, a.versus, a.verdict, a.e_value)
-            for a in found.arms
-        ),
-        best=found.best,
-        verdict=found.verdict,
-        e_value=found.e_value,
-        votes=found.votes,
-        both_bad_share=found.both_bad_share,
-        identical=len(study.identical),
-        marked=found.marked,
-        voided=found.voided,
-        agreement=found.agreement,
-        flips=tuple(study.reviewers[reviewer] for reviewer in found.flips),
-        method=METHOD,
-    )
+    return study_result(given(read(path)))
 
 
 def _report(study: StudyFile, stored: Stored) -> ExchangeReport:
@@ -119,66 +88,5 @@ def _report(study: StudyFile, stored: Stored) -> ExchangeReport:
         identical=len(study.identical),
         identical_votes=len(on_identical),
         renamed=stored.renamed,
-    )
-
-
-def _lines(session: Session, study: Study) -> Iterator[AnyLine]:
-    study_id = study.id or 0
-    votes = cast.votes(session, study_id)
-    reviewers = declared.user_names(session, sorted({vote.reviewer_id for vote in votes}))
-    arms = rows.arms(session, study_id)
-    against = study.rule.get(AGAINST) or arms[0][0].name
-    yield _header(session, study, against, tuple(name for _, name in sorted(reviewers.items())))
-    for arm, title in sorted(arms, key=lambda found: found[0].name != against):
-        yield ArmLine(arm.name, arm.kind, title, arm.system_prompt, dict(arm.decode))
-    for prompt in rows.prompts(session, study):
-        yield PromptLine(str(prompt.id), prompt.instruction, prompt.input, prompt.reference, prompt.category, tuple(prompt.tags))
-    names = {arm.id: arm.name for arm, _ in arms}
-    voided = set()
-    for answer in rows.answers(session, study):
-        gone = answer.voided_at is not None
-        if gone:
-            voided.add(answer.id)
-        told = (str(answer.id), answer.void_reason or "voided") if gone else ("", "")
-        yield AnswerLine(str(answer.prompt_id), names[answer.arm_id], answer.text, *told)
-    corrections, last = rows.corrections(session, study_id), {vote.assignment_id: vote.vote_id for vote in votes}
-    for vote in votes:
-        yield VoteLine(
-            reviewer=reviewers[vote.reviewer_id],
-            prompt=str(vote.prompt_id),
-            left=vote.left_arm,
-            right=vote.right_arm,
-            choice=vote.choice,
-            revision=vote.revision,
-            kind=vote.kind,
-            marked=vote.marked,
-            seconds=vote.seconds,
-            at=vote.created_at,
-            criteria=dict(vote.criteria),
-            reasons=tuple(vote.reasons),
-            comment=vote.comment,
-            correction=corrections.get(vote.assignment_id, "") if last[vote.assignment_id] == vote.vote_id else "",
-            left_answer=str(vote.left_answer_id) if vote.left_answer_id in voided else "",
-            right_answer=str(vote.right_answer_id) if vote.right_answer_id in voided else "",
-        )
-
-
-def _header(session: Session, study: Study, against: str, reviewers: tuple[str, ...]) -> Header:
-    return Header(
-        name=study.name,
-        format=FORMAT,
-        version=VERSION,
-        set=declared.set_name(session, study.set_id),
-        split=study.split,
-        against=against,
-        votes_per_pair=study.votes_per_pair,
-        criteria=tuple(study.criteria),
-        reasons=tuple(study.reasons),
-        rule={key: value for key, value in study.rule.items() if key != AGAINST},
-        reveal=study.reveal,
-        reviewers=reviewers,
-        state=study.state,
-        created_at=study.created_at,
-        opened_at=study.opened_at,
-        closed_at=study.closed_at,
+        ignored=study.ignored,
     )

@@ -14,13 +14,28 @@ from ft import curate
 from ft.errors import BadInput, Conflict
 from ft.specs import digest
 from review.services.declaring import MAX_NAME
-from review.services.studies import AGAINST
 from review.services.study_files import StudyFile
 from review.services.study_lines import ArmLine
+from review.services.study_reading import AGAINST, ASIDE, TUNED
 from storage.queries import exchange as rows
 from storage.queries import studies as declared
 from storage.queries.people import audit
-from storage.tables import Answer, Arm, Assignment, Correction, Prompt, PromptSet, Study, StudyArm, User, Vote
+from storage.tables import (
+    Adjudication,
+    Answer,
+    Arm,
+    Assignment,
+    Correction,
+    Guess,
+    Prompt,
+    PromptSet,
+    ReviewerDecision,
+    Study,
+    StudyArm,
+    StudyReviewer,
+    User,
+    Vote,
+)
 
 OURS = {"base", "human"}  # names that this house gives to its own arms, sooner or later
 
@@ -49,8 +64,10 @@ class Storing:
         arms = self._arms()
         set_name, prompts = self._prompts()
         answers = self._answers(arms, prompts)
-        study_id = self._study(arms, set_name)
-        self._votes(study_id, self._reviewers(), prompts, answers)
+        reviewers = self._reviewers()
+        study_id = self._study(arms, set_name, reviewers, prompts)
+        self._votes(study_id, reviewers, prompts, answers)
+        self._decisions(study_id, reviewers, prompts, answers)
         texts = self._file.answers
         pairs = ((prompts[texts[one].prompt], answers[one], answers[other]) for one, other in self._file.identical)
         rows.store_identical(self._session, study_id, pairs, self._now)
@@ -165,19 +182,22 @@ class Storing:
         ids = rows.store_numbered(self._session, User, (usual | {"name": name} for name in names.values()))
         return dict(zip(names, ids, strict=True))
 
-    def _study(self, arms: dict[str, Arm], set_name: str) -> int:
+    def _study(self, arms: dict[str, Arm], set_name: str, reviewers: dict[str, int], prompts: dict[str, int]) -> int:
         header, prompt_set = self._file.header, declared.prompt_set(self._session, set_name)
         assert prompt_set is not None, "stored above"
         opened = header.opened_at or header.created_at or self._now
         study = Study(
             name=self._name, set_id=prompt_set.id or 0, split=header.split, votes_per_pair=self._file.votes_per_pair, reveal=header.reveal,
             criteria=list(header.criteria), reasons=list(header.reasons), created_by=self._by, created_at=header.created_at or self._now,
-            rule=self._file.rule.to_dict() | {AGAINST: arms[self._file.against].name},
-            last_prompt_id=rows.newest_prompt(self._session, prompt_set.id or 0),
+            tags=list(header.tags), scale=header.scale, checks=header.checks,
+            rule=self._file.rule.to_dict() | {AGAINST: arms[self._file.against].name, TUNED: [arms[arm].name for arm in header.tuned],
+                                              ASIDE: header.aside},
+            last_prompt_id=max((prompts[prompt.id] for prompt in self._file.prompts if prompt.compared), default=None),
         )  # fmt: skip
         self._session.add(study)
         self._session.flush()
-        self._session.add_all(StudyArm(study_id=study.id or 0, arm_id=arm.id or 0) for arm in arms.values())
+        self._session.add_all(StudyArm(study_id=study.id or 0, arm_id=arms[name].id or 0) for name in self._file.compared)
+        self._session.add_all(StudyReviewer(study_id=study.id or 0, user_id=reviewers[name]) for name in header.invited)
         self._session.flush()
         study.state, study.opened_at, study.closed_at = "closed", opened, header.closed_at or self._now
         self._session.flush()
@@ -188,7 +208,7 @@ class Storing:
         places = dict.fromkeys(cast.place for cast in self._file.votes)
         ids = dict(zip(places, sorted(secrets.token_hex(18) for _ in places), strict=True))
         given: dict[str, dict[str, Any]] = {}
-        votes, corrections = [], []
+        votes, corrections, guesses = [], [], {}
         for cast in self._file.votes:
             vote, assignment = cast.vote, ids[cast.place]
             at = self._now if vote.at is None else vote.at
@@ -209,9 +229,29 @@ class Storing:
                     "created_at": at,
                 }
             )  # fmt: skip
+            if vote.guess:
+                guesses[assignment] = {"assignment_id": assignment, "reviewer_id": reviewers[vote.reviewer], "choice": vote.guess,
+                                       "created_at": at}  # fmt: skip
             if vote.correction:
                 key = f"import:{assignment}:{vote.revision}"
                 corrections.append({"id": secrets.token_hex(18), "assignment_id": assignment, "reviewer_id": reviewers[vote.reviewer],
                                     "text": vote.correction, "request_key": key, "created_at": at})  # fmt: skip
-        for table, found in ((Assignment, list(given.values())), (Vote, votes), (Correction, corrections)):
+        stored = ((Assignment, list(given.values())), (Vote, votes), (Correction, corrections), (Guess, list(guesses.values())))
+        for table, found in stored:
             rows.store(self._session, table, found)
+
+    def _decisions(self, study_id: int, reviewers: dict[str, int], prompts: dict[str, int], answers: list[int]) -> None:
+        for line in self._file.decisions:
+            at = self._now if line.at is None else line.at
+            self._session.add(ReviewerDecision(study_id=study_id, reviewer_id=reviewers[line.reviewer], counted=line.counted,
+                                               reason=line.reason, created_at=at))  # fmt: skip
+            self._session.flush()
+        for told, first, second in self._file.adjudications:
+            one, other = sorted((answers[first], answers[second]))
+            choice = told.winner
+            if choice in (told.first, told.second):
+                choice = "first" if (answers[first] == one) == (choice == told.first) else "second"
+            at = self._now if told.at is None else told.at
+            self._session.add(Adjudication(study_id=study_id, prompt_id=prompts[told.prompt], first_answer_id=one, second_answer_id=other,
+                                           choice=choice, reason=told.reason, created_at=at))  # fmt: skip
+            self._session.flush()

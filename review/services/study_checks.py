@@ -5,14 +5,27 @@ Each check raises BadInput with the line. Must not know the database, screens or
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ft.errors import UserError
-from review.protocol.ballots import CHOICES
+from review.protocol.ballots import CHOICES, GUESSES, bare_reason
+from review.protocol.criteria import SCALES
 from review.protocol.verdict import Rule
-from review.services.declaring import stored_rule
-from review.services.study_lines import AnswerLine, ArmLine, Header, PromptLine, VoteLine, wrong
+from review.services.declaring import complete_rule
+from review.services.study_lines import (
+    DECIDED,
+    DOUBTED,
+    AdjudicationLine,
+    AnswerLine,
+    ArmLine,
+    DecisionLine,
+    Header,
+    PromptLine,
+    VoteLine,
+    wrong,
+)
+from review.services.vote_words import choice_of
 
 ARM_KINDS = ("base", "adapter", "human", "remote", "imported")
 VOTE_KINDS = ("real", "repeat", "gold", "training")
@@ -34,6 +47,10 @@ class Cast:
         """What an assignment is to one reviewer, whichever side is left."""
         return self.vote.reviewer, min(self.left, self.right), max(self.left, self.right), self.vote.kind
 
+    @property
+    def key(self) -> str:
+        return "\0".join(map(str, self.place))
+
 
 def check_arms(header: Header, arms: list[ArmLine]) -> None:
     seen: dict[str, int] = {}
@@ -46,17 +63,21 @@ def check_arms(header: Header, arms: list[ArmLine]) -> None:
         if arm.kind not in ARM_KINDS:
             raise wrong(arm.line, f"there is no kind of arm {arm.kind!r}; choose {', '.join(ARM_KINDS)}.")
         seen[name] = arm.line
-    if len(arms) < 2:
+    if sum(arm.compared for arm in arms) < 2:
         raise wrong(header.line, "a study compares at least two arms; add an arm line for each.")
     if len([arm for arm in arms if arm.kind == "human"]) > 1:
         raise wrong(arms[-1].line, "only one arm can be what people wrote; give the others the kind imported.")
-    if header.against and header.against not in {arm.name for arm in arms}:
+    if header.against and header.against not in {arm.name for arm in arms if arm.compared}:
         raise wrong(header.line, f"the arm to beat, {header.against}, has no arm line.")
+    if unknown := sorted({*header.tuned} - {arm.name for arm in arms}):
+        raise wrong(header.line, f"there is no arm {unknown[0][:80]!r}, which should be a tuned one; add its arm line.")
 
 
 def arm_to_beat_first(header: Header, arms: list[ArmLine]) -> list[ArmLine]:
-    against = header.against or next((arm.name for arm in arms if arm.kind == "base"), arms[0].name)
-    return sorted(arms, key=lambda arm: arm.name != against)
+    against = header.against or next(
+        (arm.name for arm in arms if arm.kind == "base" and arm.compared), next(arm.name for arm in arms if arm.compared)
+    )
+    return sorted(arms, key=lambda arm: (not arm.compared, arm.name != against))
 
 
 def check_prompts(prompts: Iterable[PromptLine]) -> None:
@@ -96,13 +117,14 @@ class Answers:
             if arm not in self._arms:
                 raise wrong(line, f"there is no arm {arm[:80]!r}; add its arm line, or choose {', '.join(sorted(self._arms))[:300]}.")
 
-    def find(self, line: int, prompt: str, arm: str, answer_id: str) -> int:
+    def find(self, line: int, prompt: str, arm: str, answer_id: str, plain: bool = False) -> int:
+        """`plain`: a plain pair may show an answer to another prompt."""
         if not answer_id:
             if (prompt, arm) not in self._live:
                 raise wrong(line, f"this vote is about an answer of {arm} to prompt {prompt[:80]} that is missing; add its answer line.")
             return self._live[prompt, arm]
         found = self._ids.get(answer_id)
-        if found is None or (self._answers[found].prompt, self._answers[found].arm) != (prompt, arm):
+        if found is None or self._answers[found].arm != arm or (self._answers[found].prompt != prompt and not plain):
             raise wrong(line, f"there is no answer {answer_id[:80]!r} of {arm} to prompt {prompt[:80]}.")
         return found
 
@@ -113,13 +135,17 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
     sides: dict[tuple[str, int, int, str], Cast] = {}
     for vote in votes:
         answers.check_names(vote.line, vote.prompt, vote.left, vote.right)
+        vote = replace(vote, choice=choice_of(vote.choice, vote.left, vote.right) or vote.choice)
         if problem := _vote_problem(header, vote):
             raise wrong(vote.line, problem)
+        plain = vote.kind == "gold"
         cast = Cast(
             vote,
-            answers.find(vote.line, vote.prompt, vote.left, vote.left_answer),
-            answers.find(vote.line, vote.prompt, vote.right, vote.right_answer),
+            answers.find(vote.line, vote.prompt, vote.left, vote.left_answer, plain),
+            answers.find(vote.line, vote.prompt, vote.right, vote.right_answer, plain),
         )
+        if cast.left == cast.right:
+            raise wrong(vote.line, f"{vote.left} cannot meet itself.")
         earlier = seen.setdefault((cast.place, vote.revision), cast)
         if earlier is not cast:
             raise wrong(
@@ -137,18 +163,54 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
 
 
 def _vote_problem(header: Header, vote: VoteLine) -> str:
-    unknown = sorted({*vote.criteria} - {*header.criteria}) + sorted({*vote.reasons} - {*header.reasons})
+    unknown = sorted({*vote.criteria} - {*header.criteria}) + sorted({*map(bare_reason, vote.reasons)} - {*header.reasons})
     checks = [
-        (vote.left == vote.right, f"{vote.left} cannot meet itself."),
+        (vote.left == vote.right and vote.kind != "gold", f"{vote.left} cannot meet itself."),
         (vote.choice not in CHOICES, f"the choice is {vote.choice[:40]!r}: choose {', '.join(CHOICES)}."),
         (vote.kind not in VOTE_KINDS, f"there is no kind of vote {vote.kind[:40]!r}; choose {', '.join(VOTE_KINDS)}."),
         (not 1 <= vote.revision <= 10_000, f"the revision is {vote.revision}: count from 1."),
         (not 0 <= vote.seconds <= LATEST, f"seconds is {vote.seconds}: it cannot be negative, nor longer than a life."),
         (vote.at is not None and not 0 <= vote.at <= LATEST, f"at is {vote.at}: times are UTC seconds since 1970."),
         (bool(unknown), f"the study line names no criteria or reasons {', '.join(unknown)[:200]}; add them there."),
-        (any(not isinstance(mark, str | int | float) for mark in vote.criteria.values()), "a criterion's mark must be a word or a number."),
+        (
+            not all(map(_is_mark, vote.criteria.values())),
+            "a criterion's mark must be left, right or same, another word, a number, or points for left and right.",
+        ),
+        (vote.guess not in ("", *GUESSES), f"the guess is {vote.guess[:40]!r}: choose {', '.join(GUESSES)}."),
     ]
     return next((words for holds, words in checks if holds), "")
+
+
+def _is_mark(mark: object) -> bool:
+    if isinstance(mark, dict):
+        return mark.keys() == {"left", "right"} and all(isinstance(points, int | float) for points in mark.values())
+    return isinstance(mark, str | int | float)
+
+
+def with_words_of(header: Header, votes: Sequence[VoteLine]) -> Header:
+    """A study that names no criteria or no reasons has those that its votes use."""
+    criteria = dict.fromkeys(name for vote in votes for name in vote.criteria)
+    reasons = dict.fromkeys(bare_reason(reason) for vote in votes for reason in vote.reasons)
+    return replace(header, criteria=header.criteria or tuple(criteria), reasons=header.reasons or tuple(reasons))
+
+
+def check_decisions(decisions: Iterable[DecisionLine], reviewers: Iterable[str]) -> None:
+    known = set(reviewers)
+    for line in decisions:
+        if line.reviewer not in known:
+            raise wrong(line.line, f"there is no reviewer {line.reviewer[:80]!r} with a vote in this study.")
+
+
+def adjudicated(lines: Iterable[AdjudicationLine], answers: Answers) -> Iterable[tuple[AdjudicationLine, int, int]]:
+    """Each with its two answers found."""
+    for line in lines:
+        answers.check_names(line.line, line.prompt, line.first, line.second)
+        winner = line.winner if line.winner in (line.first, line.second) else choice_of(line.winner, "", "")
+        if winner not in (line.first, line.second, "tie", "both_bad") or line.first == line.second:
+            raise wrong(line.line, f"the winner is {line.winner[:40]!r}: name one of two different arms, tie or both_bad.")
+        places = (answers.find(line.line, line.prompt, line.first, line.first_answer),
+                  answers.find(line.line, line.prompt, line.second, line.second_answer))  # fmt: skip
+        yield replace(line, winner=winner), *places
 
 
 def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Cast]) -> None:
@@ -163,11 +225,11 @@ def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Ca
         seen.add(name.casefold())
 
 
-def identical_pairs(answers: Sequence[AnswerLine], shown: Sequence[str]) -> Iterable[tuple[int, int]]:
-    """Places of live answers to one prompt that read the same."""
+def identical_pairs(answers: Sequence[AnswerLine], shown: Sequence[str], arms: set[str], prompts: set[str]) -> Iterable[tuple[int, int]]:
+    """Places of live answers of these arms to one of these prompts that read the same."""
     by_prompt: dict[str, list[int]] = defaultdict(list)
     for at, answer in enumerate(answers):
-        if not answer.voided:
+        if not answer.voided and answer.arm in arms and answer.prompt in prompts:
             by_prompt[answer.prompt].append(at)
     for places in by_prompt.values():
         yield from ((one, other) for one, other in combinations(places, 2) if shown[one] == shown[other])
@@ -182,7 +244,11 @@ def overlap(votes: Iterable[Cast]) -> int:
     return min(max(map(len, people.values()), default=1), 100)
 
 
-def check_times(header: Header) -> None:
+def check_header(header: Header) -> None:
+    if header.scale not in SCALES:
+        raise wrong(header.line, f"scale is {header.scale[:40]!r}: choose {' or '.join(SCALES)}.")
+    if header.aside not in (DECIDED, DOUBTED):
+        raise wrong(header.line, f"aside is {header.aside[:40]!r}: choose {DECIDED} or {DOUBTED}.")
     for name in ("created_at", "opened_at", "closed_at"):
         time = getattr(header, name)
         if time is not None and not 0 <= time <= LATEST:
@@ -191,6 +257,6 @@ def check_times(header: Header) -> None:
 
 def rule_of(header: Header) -> Rule:
     try:
-        return Rule.from_dict(stored_rule(header.rule, MOST_VOTES))
+        return complete_rule(header.rule, MOST_VOTES)
     except (UserError, TypeError) as error:
         raise wrong(header.line, str(error)) from error

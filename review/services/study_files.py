@@ -4,41 +4,36 @@ Must not know the database, screens or models.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ft.errors import BadInput
 from review.protocol.blinding import shown_text
-from review.protocol.records import VoteRecord
+from review.protocol.records import Beside, VoteRecord
 from review.protocol.verdict import Rule
+from review.services import study_checks as checks
 from review.services.declaring import word_problems
 from review.services.strict_csv import read_text
-from review.services.study_checks import (
-    Answers,
-    Cast,
-    arm_to_beat_first,
-    check_arms,
-    check_prompts,
-    check_reviewers,
-    check_times,
-    identical_pairs,
-    overlap,
-    resolved,
-    rule_of,
-)
+from review.services.study_checks import Answers, Cast
 from review.services.study_lines import (
+    DOUBTED,
     FORMAT,
     VERSION,
+    AdjudicationLine,
     AnswerLine,
     AnyLine,
     ArmLine,
+    DecisionLine,
     Header,
     PromptLine,
     VoteLine,
     read_line,
     wrong,
 )
+from review.services.study_results import Given, plain_side
+from review.services.study_views import StudyView
 
 MAX_BYTES = 200_000_000
 IDENTICAL = "identical answers"  # why a vote on two equal texts stays out of the primary result
@@ -46,8 +41,9 @@ IDENTICAL = "identical answers"  # why a vote on two equal texts stays out of th
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """Checked: every name is known, no vote is there twice, `votes` are in the order cast, `arms` begins with the arm to beat.
-    `shown`: each answer as a reviewer reads it; `identical`: live answers of two arms that read the same."""
+    """Checked: every name is known, no vote is there twice, `votes` are in the order cast, `arms` begins with the arm to beat and ends with
+    those that only stand in plain pairs. `shown`: each answer as a reviewer reads it; `identical`: live answers of two arms that read the
+    same; `adjudications`: with the places of their answers; `ignored`: fields that are not of the format, as "vote.mood"."""
 
     header: Header
     rule: Rule
@@ -59,10 +55,17 @@ class StudyFile:
     identical: tuple[tuple[int, int], ...]
     reviewers: tuple[str, ...]
     votes_per_pair: int
+    decisions: tuple[DecisionLine, ...]
+    adjudications: tuple[tuple[AdjudicationLine, int, int], ...]
+    ignored: tuple[str, ...]
 
     @property
     def against(self) -> str:
         return self.arms[0].name
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        return tuple(arm.name for arm in self.arms if arm.compared)
 
     def is_identical(self, cast: Cast) -> bool:
         """Both answers read the same, so the vote says nothing about the arms."""
@@ -76,40 +79,71 @@ class StudyFile:
 def read(path: Path) -> StudyFile:
     """Raises BadInput with the line and what is wrong there, NotFound, Unavailable."""
     by_kind: dict[type, list[Any]] = defaultdict(list)
+    ignored: set[str] = set()
     for number, raw in enumerate(read_text(path, MAX_BYTES).split("\n"), start=1):
         if raw.strip():
-            line = read_line(number, raw)
+            line = read_line(number, raw, ignored)
             _check_order(line, path, first=not by_kind)
             by_kind[type(line)].append(line)
     if not by_kind:
         raise BadInput(f"{path.name} is empty. A study file begins with a study line; see docs/exchange.md.")
-    (header,) = by_kind[Header]
-    return _together(header, by_kind[ArmLine], by_kind[PromptLine], by_kind[AnswerLine], by_kind[VoteLine])
+    return _together(by_kind, tuple(sorted(ignored)))
 
 
-def records(study: StudyFile) -> list[VoteRecord]:
+def given(study: StudyFile) -> Given:
+    """What the file's result is made from."""
+    header = study.header
+    view = StudyView(
+        id=0, name=header.name, state=header.state, set_name=header.set, split=header.split, arms=study.compared, against=study.against,
+        votes_per_pair=study.votes_per_pair, criteria=header.criteria, reasons=header.reasons, rule=study.rule, reveal=header.reveal,
+        created_at=header.created_at or 0.0, opened_at=header.opened_at, closed_at=header.closed_at, tags=header.tags,
+        reviewers=header.invited, scale=header.scale, checks=header.checks, tuned=header.tuned,
+    )  # fmt: skip
+    about = {arm.name: (arm.kind, arm.title) for arm in study.arms}
+    return Given(view, about, list(records(study)), beside(study), dict(enumerate(study.reviewers)), len(study.identical))
+
+
+def records(study: StudyFile) -> Iterator[VoteRecord]:
     """The votes as the pure rules count them, in the order cast."""
     prompts = {prompt.id: at for at, prompt in enumerate(study.prompts)}
     people = {name: at for at, name in enumerate(study.reviewers)}
-    lengths = [len(prompt.instruction) + len(prompt.input) for prompt in study.prompts]
-    return [
-        VoteRecord(
-            assignment="\0".join(map(str, cast.place)),
-            revision=cast.vote.revision,
-            pair=f"{cast.place[1]}-{cast.place[2]}",
-            prompt=prompts[cast.vote.prompt],
-            reviewer=people[cast.vote.reviewer],
-            left_arm=cast.vote.left,
-            right_arm=cast.vote.right,
-            choice=cast.vote.choice,
-            kind=cast.vote.kind,
+    for cast in study.votes:
+        vote, prompt = cast.vote, study.prompts[prompts[cast.vote.prompt]]
+        left, right = study.answers[cast.left], study.answers[cast.right]
+        yield VoteRecord(
+            assignment=cast.key,
+            revision=vote.revision,
+            pair=_pair(cast.left, cast.right),
+            prompt=prompts[vote.prompt],
+            reviewer=people[vote.reviewer],
+            left_arm=vote.left,
+            right_arm=vote.right,
+            choice=vote.choice,
+            kind=vote.kind,
             marked=bool(study.marked(cast)),
-            voided=bool(study.answers[cast.left].voided or study.answers[cast.right].voided),
-            seconds=cast.vote.seconds,
-            characters=lengths[prompts[cast.vote.prompt]] + sum(len(study.answers[side].text) for side in (cast.left, cast.right)),
+            voided=bool(left.voided or right.voided),
+            seconds=vote.seconds,
+            characters=sum(map(len, (prompt.instruction, prompt.input, left.text, right.text))),
+            criteria=vote.criteria,
+            tags=prompt.tags or (prompt.category,) * bool(prompt.category),
+            plain=plain_side(vote.prompt, (left.prompt, left.text), (right.prompt, right.text)) if vote.kind == "gold" else "",
         )
-        for cast in study.votes
-    ]
+
+
+def beside(study: StudyFile) -> Beside:
+    """Guesses and decisions of the file."""
+    people = {name: at for at, name in enumerate(study.reviewers)}
+    return Beside(
+        guesses={cast.key: cast.vote.guess for cast in study.votes if cast.vote.guess},
+        decisions={people[line.reviewer]: line.counted for line in study.decisions},
+        adjudications={_pair(first, second): line.winner for line, first, second in study.adjudications},
+        tuned=frozenset(study.header.tuned),
+        doubted_aside=study.header.aside == DOUBTED,
+    )
+
+
+def _pair(one: int, other: int) -> str:
+    return f"{min(one, other)}-{max(one, other)}"
 
 
 def _check_order(line: AnyLine, path: Path, first: bool) -> None:
@@ -121,27 +155,33 @@ def _check_order(line: AnyLine, path: Path, first: bool) -> None:
         raise wrong(line.line, f"{path.name} is not a “{FORMAT}” file of version {VERSION}; see docs/exchange.md.")
 
 
-def _together(
-    header: Header, arms: list[ArmLine], prompts: list[PromptLine], answers: list[AnswerLine], votes: list[VoteLine]
-) -> StudyFile:
-    check_times(header)
-    check_arms(header, arms)
-    arms = arm_to_beat_first(header, arms)
-    check_prompts(prompts)
+def _together(lines: dict[type, list[Any]], ignored: tuple[str, ...]) -> StudyFile:
+    votes: list[VoteLine] = lines[VoteLine]
+    prompts: list[PromptLine] = lines[PromptLine]
+    answers: list[AnswerLine] = lines[AnswerLine]
+    header = checks.with_words_of(lines[Header][0], votes)
+    checks.check_header(header)
+    checks.check_arms(header, lines[ArmLine])
+    arms = checks.arm_to_beat_first(header, lines[ArmLine])
+    checks.check_prompts(prompts)
+    prompts.sort(key=lambda prompt: not prompt.compared)
     places = Answers({arm.name for arm in arms}, {prompt.id for prompt in prompts}, answers)
     if not answers:
         raise wrong(header.line, "this study has no answers; a study is about answers, so each arm needs its own.")
-    found = resolved(header, votes, places)
-    reviewers = tuple(dict.fromkeys((*header.reviewers, *(cast.vote.reviewer for cast in found))))
-    check_reviewers(header, reviewers, found)
+    found = checks.resolved(header, votes, places)
+    reviewers = tuple(dict.fromkeys((*header.reviewers, *header.invited, *(cast.vote.reviewer for cast in found))))
+    checks.check_reviewers(header, reviewers, found)
+    checks.check_decisions(lines[DecisionLine], {cast.vote.reviewer for cast in found})
     shown = tuple(shown_text(answer.text) for answer in answers)
+    compared = {arm.name for arm in arms if arm.compared}, {prompt.id for prompt in prompts if prompt.compared}
     study = StudyFile(
-        header=header, rule=rule_of(header), arms=tuple(arms), prompts=tuple(prompts), answers=tuple(answers), shown=shown,
-        votes=tuple(found),
-        identical=tuple(identical_pairs(answers, shown)), reviewers=reviewers, votes_per_pair=header.votes_per_pair or overlap(found),
+        header=header, rule=checks.rule_of(header), arms=tuple(arms), prompts=tuple(prompts), answers=tuple(answers), shown=shown,
+        votes=tuple(found), identical=tuple(checks.identical_pairs(answers, shown, *compared)), reviewers=reviewers,
+        votes_per_pair=header.votes_per_pair or checks.overlap(found), decisions=tuple(lines[DecisionLine]),
+        adjudications=tuple(checks.adjudicated(lines[AdjudicationLine], places)), ignored=ignored,
     )  # fmt: skip
-    problems = word_problems(header.name.strip(), [arm.name for arm in arms], header.split, study.votes_per_pair, header.reveal, "sides",
-                             header.criteria, header.reasons)  # fmt: skip
+    problems = word_problems(header.name.strip(), study.compared, header.split, study.votes_per_pair, header.reveal, header.scale,
+                             header.criteria, header.reasons, header.tags)  # fmt: skip
     if problems:
         raise wrong(header.line, " ".join(problems))
     return study

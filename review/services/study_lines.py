@@ -1,4 +1,7 @@
-"""The lines of a study file (docs/exchange.md): their fields, read strictly and written back. One JSON object a line.
+"""The lines of a study file (docs/exchange.md): their fields, read and written back. One JSON object a line.
+
+Forgiving where nothing is lost: a number where a text belongs, null for a field that may be left out, fields of the sender's own. A field
+that looks like a misspelt one of ours is refused.
 
 Must not know the database, screens or models, nor how lines fit together.
 """
@@ -7,19 +10,23 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from ft.errors import BadInput
 from review.protocol.ballots import text_problem
 
 FORMAT, VERSION = "tiebreak study", 1
+DECIDED, DOUBTED = "decided", "doubted"  # whose votes stay out: those somebody decided against, or all in doubt too
 MAX_TEXT = 1_000_000  # characters in one field
 MAX_DEPTH = 20  # lists and objects within each other
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the study declared. `reviewers` fixes their order; times are UTC seconds since 1970. Empty: chosen when it is imported."""
+    """What the study declared. `reviewers` fixes their order, `invited` are those who alone might judge; times are UTC seconds since 1970.
+    `tuned`: arms that are tuned models. `aside`: "doubted" keeps votes of doubted reviewers out until somebody decides, "decided" only
+    those that somebody decided against. Empty: chosen when it is imported."""
 
     name: str
     format: str
@@ -33,6 +40,12 @@ class Header:
     rule: dict[str, Any] = field(default_factory=dict)
     reveal: str = "after_close"
     reviewers: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    invited: tuple[str, ...] = ()
+    scale: str = "sides"
+    checks: bool = False
+    tuned: tuple[str, ...] = ()
+    aside: str = DECIDED
     state: str = "closed"
     created_at: float | None = None
     opened_at: float | None = None
@@ -42,11 +55,14 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class ArmLine:
+    """`compared`: whether the study is about it; an arm that is not only stands in plain pairs. Likewise for prompts."""
+
     name: str
     kind: str = "imported"
     title: str = ""
     system_prompt: str = ""
     decode: dict[str, Any] = field(default_factory=dict)
+    compared: bool = True
     line: int = 0
 
 
@@ -58,12 +74,14 @@ class PromptLine:
     reference: str = ""
     category: str = ""
     tags: tuple[str, ...] = ()
+    compared: bool = True
     line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerLine:
-    """`id` is needed only where an arm has several answers to one prompt: all but one of them are `voided`, with the reason."""
+    """`id` is needed where votes must name it: an arm has several answers to one prompt (all but one of them `voided`, with the reason),
+    or a plain pair shows an answer to another prompt."""
 
     prompt: str
     arm: str
@@ -75,7 +93,8 @@ class AnswerLine:
 
 @dataclass(frozen=True, slots=True)
 class VoteLine:
-    """`left_answer`, `right_answer`: ids of voided answers, where the vote was on those. `seconds`: from served to vote."""
+    """`left_answer`, `right_answer`: ids of voided answers, or of those of a plain pair. `seconds`: from served to vote, 0 where nobody
+    measured it. `guess`: which side was taken for the tuned model's, where that was asked."""
 
     reviewer: str
     prompt: str
@@ -93,15 +112,46 @@ class VoteLine:
     correction: str = ""
     left_answer: str = ""
     right_answer: str = ""
+    guess: str = ""
     line: int = 0
 
 
-AnyLine = Header | ArmLine | PromptLine | AnswerLine | VoteLine
-KINDS: dict[str, type[AnyLine]] = {"study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine}
+@dataclass(frozen=True, slots=True)
+class DecisionLine:
+    """Whether a reviewer's votes count, as somebody decided; the last one holds."""
+
+    reviewer: str
+    counted: bool
+    reason: str = ""
+    at: float | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdjudicationLine:
+    """What somebody decided on a disputed pair: `winner` is one of its two arms, tie or both_bad; the last one holds."""
+
+    prompt: str
+    first: str
+    second: str
+    winner: str
+    reason: str = ""
+    at: float | None = None
+    first_answer: str = ""
+    second_answer: str = ""
+    line: int = 0
+
+
+AnyLine = Header | ArmLine | PromptLine | AnswerLine | VoteLine | DecisionLine | AdjudicationLine
+KINDS: dict[str, type[AnyLine]] = {
+    "study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine, "decision": DecisionLine,
+    "adjudication": AdjudicationLine,
+}  # fmt: skip
 NAMES = {kind: name for name, kind in KINDS.items()}
 WORDS = {
     str: "text",
     int: "a whole number",
+    bool: "true or false",
     float: "a number",
     float | None: "a number",
     tuple[str, ...]: "a list of texts",
@@ -113,8 +163,8 @@ def wrong(line: int, sentence: str) -> BadInput:
     return BadInput(f"Line {line}: {sentence} Nothing was imported.")
 
 
-def read_line(number: int, raw: str) -> AnyLine:
-    """One line. Raises BadInput, naming the line, for anything that is not a line of this format."""
+def read_line(number: int, raw: str, ignored: set[str]) -> AnyLine:
+    """One line; the names of fields that are not ours go into `ignored`. Raises BadInput, naming the line, for any other line."""
     try:
         found = json.loads(raw, parse_constant=_no_such_number)
     except (ValueError, RecursionError) as error:
@@ -123,8 +173,12 @@ def read_line(number: int, raw: str) -> AnyLine:
         raise wrong(number, f"its type must be one of {', '.join(KINDS)}.")
     kind = KINDS[found.pop("type")]
     known = {f.name: f for f in fields(kind) if f.name != "line"}
-    if unknown := sorted(found.keys() - known.keys()):
-        raise wrong(number, f"{NAMES[kind]} has no {', '.join(unknown)[:200]}. Known: {', '.join(known)}.")
+    for name in sorted(found.keys() - known.keys()):
+        if meant := get_close_matches(name.casefold(), known, 1, 0.75):
+            raise wrong(number, f"{NAMES[kind]} has no {name[:80]}; did you mean {meant[0]}? Known: {', '.join(known)}.")
+        del found[name]
+        ignored.add(f"{NAMES[kind]}.{name[:80]}")
+    found = {name: value for name, value in found.items() if value is not None or _is_needed(known[name])}
     if lacking := [name for name, f in known.items() if name not in found and _is_needed(f)]:
         raise wrong(number, f"this {NAMES[kind]} lacks {', '.join(lacking)}.")
     hints = get_type_hints(kind)
@@ -153,7 +207,9 @@ def _usual(f: "Field[Any]") -> Any:
 
 def _value(number: int, name: str, hint: Any, value: Any) -> Any:
     if hint == tuple[str, ...] and isinstance(value, list):
-        value = tuple(value)
+        value = tuple(_text(item) for item in value)
+    elif hint is str:
+        value = _text(value)
     if not _fits(hint, value):
         raise wrong(number, f"{name} must be {WORDS[hint]}.")
     for text in _texts(value):
@@ -162,13 +218,18 @@ def _value(number: int, name: str, hint: Any, value: Any) -> Any:
     return value
 
 
+def _text(value: Any) -> Any:
+    """Ids are often numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _fits(hint: Any, value: Any) -> bool:
     if hint == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
     if hint == dict[str, Any]:
         return isinstance(value, dict)
-    if hint is str:
-        return isinstance(value, str)
+    if hint in (str, bool):
+        return isinstance(value, hint)
     if value is None:
         return hint == float | None
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

@@ -11,6 +11,8 @@ from sqlmodel import Session
 from ft.errors import NotFound
 from review.protocol.records import Beside, VoteRecord
 from review.protocol.verdict import Rule
+from review.services.study_lines import DOUBTED
+from review.services.study_results import plain_side
 from review.services.study_views import StudyView
 from storage.queries import decisions as decided
 from storage.queries import studies as rows
@@ -20,8 +22,7 @@ from storage.tables import IdenticalPair, Study
 # Stored beside the rule's own settings.
 AGAINST = "against"  # the arm to beat
 TUNED = "tuned"  # of a study brought in: the arms that were adapters where it comes from
-ASIDE = "aside"  # of a study brought in from elsewhere: whose votes stay out, DECIDED only or doubted ones too
-DECIDED, DOUBTED = "decided", "doubted"
+ASIDE = "aside"  # of a study brought in: whose votes stay out
 BESIDE = (AGAINST, TUNED, ASIDE)
 
 
@@ -136,16 +137,8 @@ def record(row: cast.VoteRow) -> VoteRecord:
         characters=sum(map(len, (row.instruction, row.input, row.left, row.right))),
         criteria=row.criteria,
         tags=tuple(row.tags) or (row.category,) * bool(row.category),
-        plain=plain_side(row) if row.kind == "gold" else "",
+        plain=plain_side(row.prompt_id, (row.left_prompt_id, row.left), (row.right_prompt_id, row.right)) if row.kind == "gold" else "",
     )
-
-
-def plain_side(row: cast.VoteRow) -> str:
-    """Of a plain pair, the side that is plainly better: the one that answers this prompt, or that answers at all."""
-    left, right = row.left_prompt_id == row.prompt_id, row.right_prompt_id == row.prompt_id
-    if left == right:
-        left, right = len(row.left.strip()) > len(row.right.strip()), len(row.left.strip()) < len(row.right.strip())
-    return "" if left == right else "left" if left else "right"
 
 
 def key(value: int | None) -> int:

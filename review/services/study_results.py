@@ -24,6 +24,15 @@ class Given:
     identical: int
 
 
+def plain_side(prompt: object, left: tuple[object, str], right: tuple[object, str]) -> str:
+    """Of a plain pair, the side that is plainly better: the one that answers this prompt, or that answers at all. Each side as (the prompt
+    that it answers, its text)."""
+    one, other = left[0] == prompt, right[0] == prompt
+    if one == other:
+        one, other = len(left[1].strip()) > len(right[1].strip()), len(left[1].strip()) < len(right[1].strip())
+    return "" if one == other else "left" if one else "right"
+
+
 def counted_up(given: Given) -> Tally:
     view = given.view
     return tally(given.records, view.arms, view.against, view.rule, given.beside, view.criteria)

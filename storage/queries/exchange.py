@@ -6,7 +6,7 @@ Every function takes an open Session first and never commits. Must not know the 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select
+from sqlalchemy import and_, func, insert, or_, select
 from sqlmodel import Session, SQLModel, col
 
 from storage.tables import Adapter, Answer, Arm, Assignment, Correction, IdenticalPair, Prompt, Study, StudyArm, User, Vote
@@ -14,13 +14,13 @@ from storage.tables import Adapter, Answer, Arm, Assignment, Correction, Identic
 ROWS = 2_000
 
 
-def arms(session: Session, study_id: int) -> list[tuple[Arm, str]]:
-    """Arms of a study, oldest first, with their adapter's title."""
+def arms(session: Session, arm_ids: Sequence[int], study_id: int) -> list[tuple[Arm, str]]:
+    """These arms and those of the study, oldest first, with their adapter's title."""
+    own = select(col(StudyArm.arm_id)).where(col(StudyArm.study_id) == study_id)
     query = (
         select(Arm, col(Adapter.title))
         .outerjoin(Adapter, col(Adapter.id) == col(Arm.adapter_id))
-        .join(StudyArm, col(StudyArm.arm_id) == col(Arm.id))
-        .where(col(StudyArm.study_id) == study_id)
+        .where(or_(col(Arm.id).in_(arm_ids), col(Arm.id).in_(own)))
         .order_by(col(Arm.id))
     )
     return [(arm, title or "") for arm, title in session.execute(query)]
@@ -34,23 +34,33 @@ def prompts(session: Session, study: Study) -> Sequence[Prompt]:
     return session.scalars(query).all()
 
 
+def prompts_by_id(session: Session, prompt_ids: Sequence[int]) -> list[Prompt]:
+    found: list[Prompt] = []
+    for start in range(0, len(prompt_ids), ROWS):
+        found += session.scalars(select(Prompt).where(col(Prompt.id).in_(prompt_ids[start : start + ROWS])).order_by(col(Prompt.id)))
+    return found
+
+
 def answers(session: Session, study: Study) -> list[Answer]:
-    """The live answers of a study's arms, and the voided ones that were judged; oldest first."""
-    judged = select(col(Assignment.id)).where(
-        col(Assignment.study_id) == study.id,
-        or_(col(Assignment.left_answer_id) == col(Answer.id), col(Assignment.right_answer_id) == col(Answer.id)),
-        select(col(Vote.id)).where(col(Vote.assignment_id) == col(Assignment.id)).exists(),
-    )
+    """The live answers of a study's arms to its prompts, and all that were judged in it; oldest first."""
+    sides = (col(Assignment.left_answer_id), col(Assignment.right_answer_id))
+    voted = [
+        select(side).join(Vote, col(Vote.assignment_id) == col(Assignment.id)).where(col(Assignment.study_id) == study.id) for side in sides
+    ]
+    own = [
+        col(Answer.voided_at).is_(None),
+        col(Answer.arm_id).in_(select(col(StudyArm.arm_id)).where(col(StudyArm.study_id) == study.id)),
+        col(Prompt.set_id) == study.set_id,
+        col(Prompt.split) == study.split,
+    ]
+    if study.last_prompt_id is not None:
+        own.append(col(Prompt.id) <= study.last_prompt_id)
     query = (
         select(Answer)
-        .join(StudyArm, col(StudyArm.arm_id) == col(Answer.arm_id))
         .join(Prompt, col(Prompt.id) == col(Answer.prompt_id))
-        .where(col(StudyArm.study_id) == study.id, col(Prompt.set_id) == study.set_id, col(Prompt.split) == study.split)
-        .where(or_(col(Answer.voided_at).is_(None), judged.exists()))
+        .where(or_(and_(*own), *(col(Answer.id).in_(ids) for ids in voted)))
         .order_by(col(Answer.id))
     )
-    if study.last_prompt_id is not None:
-        query = query.where(col(Prompt.id) <= study.last_prompt_id)
     return list(session.scalars(query))
 
 
