@@ -17,7 +17,7 @@ from review.commands.main import program
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "serve", "import", "sets", "answer", "score", "chat", "board", "train", "adapters", "users", "votes", "study", "review", "runs", "rank",
-    "agreement",
+    "agreement", "keys", "arms",
 )  # fmt: skip
 
 
@@ -129,3 +129,22 @@ def test_what_goes_wrong_is_one_clear_line_without_a_traceback(home: Path, words
     assert "Traceback" not in done.stderr + done.stdout
     assert part in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.strip()]) == 1
+
+
+def test_a_key_is_made_listed_and_revoked(cli: Any) -> None:
+    made = json.loads(cli("keys", "add", "Nightly job", "--json"))
+    assert made["key"].startswith("tb-")
+    assert "not shown again: tb-" in cli("keys", "add", "Prometheus", "--role", "viewer")
+    assert "opens nothing any more" in cli("keys", "revoke", "Nightly job")
+    assert [(key["name"], key["role"], key["revoked"]) for key in json.loads(cli("keys", "list", "--json"))] == [
+        ("Prometheus", "viewer", False), ("Nightly job", "engineer", True),
+    ]  # fmt: skip
+    assert made["key"] not in cli("keys", "list") + cli("keys", "list", "--json")
+
+
+def test_a_remote_arm_is_added_and_listed_with_its_cost(cli: Any) -> None:
+    told = cli("arms", "add-remote", "hosted", "--url", "https://models.example/v1", "--model", "large", "--key-env", "EXAMPLE_KEY")
+    assert "The prompts go to that server" in told
+    arms = {arm["name"]: arm for arm in json.loads(cli("arms", "list", "--json"))}
+    assert (arms["hosted"]["kind"], arms["hosted"]["cost"], arms["base"]["cost"]) == ("remote", 0.0, None)
+    assert "large on models.example" in cli("arms", "list")
