@@ -1,0 +1,60 @@
+"""Background work finds the size that pays, and lets people go first."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ft.pace import FIRST, LONGEST, STEPS, Pace
+
+
+def settle(most: int, seconds: Callable[[int], float]) -> int:
+    pace = Pace(most)
+    for _ in range(20 * STEPS):
+        pace.work_took(seconds(pace.rows), pace.rows)
+    return pace.rows
+
+
+@pytest.mark.parametrize(
+    ("what", "seconds", "expected"),
+    [
+        ("rows cost nothing more", lambda rows: 0.01, 64),
+        ("each row costs the same", lambda rows: 0.001 * rows, FIRST),
+        ("twice the rows pay until 32", lambda rows: 0.01 if rows <= 32 else 0.02, 32),
+        ("a step would hold people up", lambda rows: LONGEST * rows / 20, FIRST),
+        ("even the first size holds people up", lambda rows: 2 * LONGEST, FIRST // 2),
+    ],
+)
+def test_the_size_grows_as_long_as_it_pays(what: str, seconds: Callable[[int], float], expected: int) -> None:
+    assert settle(64, seconds) == expected, what
+
+
+def test_a_batch_that_is_not_full_and_a_turn_of_reading_measure_nothing() -> None:
+    pace = Pace(64)
+    for _ in range(10 * STEPS):
+        pace.work_took(0.01, FIRST - 1)
+        pace.work_took(0.01, 0)
+    assert pace.rows == FIRST
+
+
+def test_background_work_takes_no_more_time_than_people() -> None:
+    pace, people, work = Pace(64), 0.0, 0.0
+    for _ in range(1000):
+        pace.people_took(0.02)
+        people += 0.02
+        if pace.work_may(True):
+            pace.work_took(0.13, 64)
+            work += 0.13
+    assert 0.8 * people <= work <= people + 0.13
+    assert pace.work_may(False)
+
+
+def test_time_saved_up_is_one_turn_at_most() -> None:
+    pace = Pace(64)
+    pace.work_took(0.1, 64)
+    for _ in range(1000):
+        pace.people_took(0.02)
+    turns = 0
+    while pace.work_may(True) and turns < 10:
+        pace.work_took(0.1, 64)
+        turns += 1
+    assert turns == 1
