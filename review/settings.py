@@ -17,7 +17,7 @@ import platformdirs
 from ft.errors import BadInput, Unavailable
 
 PREFIX = "TIEBREAK_"
-TEST_ONLY = ("TIEBREAK_FULL", "TIEBREAK_WHEEL")  # read by the test suite and by the setup script, never by the app
+TEST_ONLY = ("TIEBREAK_FULL", "TIEBREAK_WHEEL", "TIEBREAK_VLLM")  # read by the test suite and by the setup script, never by the app
 
 
 def _choice(*values: str) -> Callable[[str], str]:

@@ -194,6 +194,17 @@ def test_warm_answers_differ_and_a_seed_makes_them_the_same(at: Desk) -> None:
     assert {(d.temperature, d.top_p, d.repetition_penalty, d.max_new_tokens) for d in decodes} == {(0.7, 0.9, 1.2, 9)}
 
 
+def test_the_flex_tier_is_work_that_yields_to_people(at: Desk) -> None:
+    seen = []
+    original = at.house.engine.generate
+    object.__setattr__(at.house.engine, "generate", lambda requests: (seen.extend(requests), original(requests))[1])
+    try:
+        assert [at.ask(service_tier=tier).status_code for tier in ("auto", "flex", "urgent")] == [200, 200, 400]
+    finally:
+        del at.house.engine.generate
+    assert [request.background for request in seen] == [False, True]
+
+
 def test_figures_are_read_by_prometheus_own_parser(at: Desk) -> None:
     at.ask(model="one", max_tokens=3)
     at.ask(model="nobody")

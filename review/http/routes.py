@@ -55,7 +55,7 @@ async def _run(handler: Handler, roles: tuple[str, ...], house: "House", figures
 async def chat(house: "House", figures: Figures, key: KeyView, request: Request) -> Response:
     ask = ask_of(await request.body())
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    return ChatReply(ask, name, lambda: house.asking.ask(ask.model, ask.messages, ask.changes), figures)
+    return ChatReply(ask, name, lambda: house.asking.ask(ask.model, ask.messages, ask.changes, ask.background), figures)
 
 
 async def models(house: "House", figures: Figures, key: KeyView, request: Request) -> Response:

@@ -13,7 +13,7 @@ from ft.errors import BadInput, UserError
 from ft.template import ROLES
 from review.guard.bodies import strict
 
-IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
+IGNORED = ("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "frequency_penalty": (0,),
@@ -27,6 +27,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
 }
 """Settings taken only at the value that changes nothing."""
+TIERS = ("auto", "default", "flex")
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 200
 MAX_MESSAGES = 2000
@@ -42,7 +43,10 @@ class WrongField(BadInput):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for an answer. `changes` are the decoding settings given; the arm's own hold for the others."""
+    """One request for an answer. `changes` are the decoding settings given; the arm's own hold for the others.
+
+    `background` (the protocol's service tier "flex"): it yields to people who wait.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -50,6 +54,7 @@ class Ask:
     stops: tuple[str, ...] = ()
     stream: bool = False
     usage: bool = False
+    background: bool = False
 
 
 def body_of(raw: bytes) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def ask_of(raw: bytes) -> Ask:
     body = body_of(raw)
     settings = {name: read(body, name) for name, read in SETTINGS.items() if name in body}
     stream, options = _flag(body, "stream"), _options(body)
-    known = {"model", "messages", "stop", "stream", "stream_options", *SETTINGS, *NEUTRAL, *IGNORED}
+    known = {"model", "messages", "stop", "stream", "stream_options", "service_tier", *SETTINGS, *NEUTRAL, *IGNORED}
     if unknown := sorted(set(body) - known):
         raise WrongField(f"There is no setting {unknown[0][:60]!r} here. Leave it out.", unknown[0][:60])
     for name, values in NEUTRAL.items():
@@ -77,7 +82,12 @@ def ask_of(raw: bytes) -> Ask:
     limits = [settings.pop(name) for name in ("max_completion_tokens", "max_tokens") if name in settings]
     if limits:
         settings["max_new_tokens"] = limits[0]
-    return Ask(text_of(body, "model"), _messages(body.get("messages")), settings, _stops(body.get("stop")), stream, stream and options)
+    tier = body.get("service_tier", "auto")
+    if tier not in TIERS:
+        raise WrongField(f"service_tier is {repr(tier)[:40]}. Send auto, or flex for work that may wait for people.", "service_tier")
+    return Ask(
+        text_of(body, "model"), _messages(body.get("messages")), settings, _stops(body.get("stop")), stream, stream and options, tier == "flex"
+    )  # fmt: skip
 
 
 def text_of(body: Mapping[str, Any], name: str, longest: int = 200) -> str:

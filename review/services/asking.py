@@ -69,7 +69,7 @@ class Asking:
             raise _unknown(name)
         return found
 
-    def ask(self, model: str, messages: Sequence[Message], changes: Mapping[str, Any]) -> Asked:
+    def ask(self, model: str, messages: Sequence[Message], changes: Mapping[str, Any], background: bool = False) -> Asked:
         """Have an arm answer; `changes` are decoding settings other than the arm's own. Brings its adapter in where it is not in memory.
 
         Raises NotFound, BadInput, Refused, Busy, Unavailable before the stream begins.
@@ -83,7 +83,7 @@ class Asking:
         engine = self._remotes.engine(arm) if arm.kind == "remote" else self._engine
         self._must_be_free(engine)
         where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
-        request = Request(secrets.token_hex(12), with_system(messages, arm.system_prompt), where, decode)
+        request = Request(secrets.token_hex(12), with_system(messages, arm.system_prompt), where, decode, background)
         fingerprint = f"{engine.identity().base_hash}-{'base' if where == BASE else where[:16]}"
         return Asked(arm.name, fingerprint, engine.generate([request]))
 
