@@ -6,19 +6,17 @@ or models.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 
-from ft.errors import NotFound, Refused
+from ft.errors import Refused
 from review.protocol.ballots import Ballot, BlindPair, Choice, Guessed, Receipt, Rest, Reveal, Voted
 from review.protocol.blinding import shown_text
 from review.services.casting import ALREADY, NOT_YOURS, Casting, asks, check_reviewer, own, voted
 from review.services.faults import reading
 from review.services.handing_out import HandingOut
 from review.services.ledger import HELD, Ledgers
-from review.services.studies import record
+from review.services.vote_export import exported_votes
 from storage.database import Database
-from storage.queries import studies as rows
 from storage.queries import votes as stored
 from storage.tables import Study
 
@@ -109,16 +107,4 @@ class Comparisons:
     def export_votes(self, study: str) -> list[dict[str, Any]]:
         """Every revision of every vote in the order cast, with arms, texts and whether it counts: enough to recompute the board."""
         with reading(self._db) as session:
-            found = rows.named(session, study)
-            if found is None:
-                raise NotFound(f"There is no study “{study}”. See the list of studies.")
-            votes = stored.votes(session, found.id or 0)
-            names = rows.user_names(session, sorted({row.reviewer_id for row in votes}))
-        newest = {row.assignment_id: row.revision for row in sorted(votes, key=lambda row: row.revision)}
-        return [_export_row(study, row, names[row.reviewer_id], newest[row.assignment_id]) for row in votes]
-
-
-def _export_row(study: str, row: stored.VoteRow, reviewer: str, newest: int) -> dict[str, Any]:
-    vote = record(row)
-    counts = row.revision == newest and row.kind == "real" and not row.marked and not row.voided
-    return {"study": study, "reviewer": reviewer, **asdict(row), "winner": vote.winner, "characters": vote.characters, "counts": counts}
+            return exported_votes(session, study)
