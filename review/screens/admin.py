@@ -9,6 +9,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.admin_keys import build_keys
+from review.screens.lab import studies_doubts as doubts
 from review.screens.parts import (
     QUICK,
     ROLE_WORDS,
@@ -120,6 +121,8 @@ def build(house: "House") -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("People"):
                 _people(house)
+            with gr.Tab("Votes in doubt"):
+                _doubts(house)
             with gr.Tab("Keys"):
                 build_keys(house)
             with gr.Tab("Health"):
@@ -196,6 +199,22 @@ def _named(whom: str | None) -> str:
     if not whom:
         raise BadInput("No person is chosen. Choose one from the list first.")
     return whom
+
+
+def _doubts(house: "House") -> None:
+    heading("Votes in doubt", "Too fast, always the same side, or at odds with themselves: aside until somebody decides. No vote is deleted.")
+    listed = block(elem_id="tb-doubts", min_height=80)
+    chosen = doubts.decision_row(house, ("admin",), [listed], lambda: drawn()[:1])
+
+    def drawn() -> list[Any]:
+        found = doubts.doubted(house)
+        return [doubts.doubts_html(found), gr.Dropdown(choices=doubts.choices_of(found), value=None)]
+
+    @acts(house, "admin")
+    def show_doubts(person: "UserView") -> list[Any]:
+        return drawn()
+
+    on_load(show_doubts, outputs=[listed, chosen])
 
 
 def _health(house: "House") -> None:

@@ -5,13 +5,14 @@ The words are for whoever fills in the form. Must not know screens or models.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from sqlmodel import Session
 
 from ft.errors import BadInput
+from review.protocol.criteria import DEFAULT_CRITERIA, DEFAULT_REASONS
 from review.services.declaring import MAX_NAME
 from review.services.faults import reading
 from review.services.studies import Studies
@@ -20,10 +21,11 @@ from storage.database import Database
 from storage.queries import plans as rows
 from storage.queries import studies as declared
 
+__all__ = ["Plan", "Wish", "declare", "free_name", "plan", "possible_reviewers", "replace"]
+
 USUAL_SECONDS = 30.0  # for a vote, before there are any
 REMEMBERED = 200  # votes that the house's pace is measured on
 CHECK_SHARE = 0.1  # pairs that only check the reviewing, at least
-USUAL_MIN_VOTES = 20
 MOST_VOTES_PER_PAIR = 20
 MAX_WORDS = 60  # characters of a criterion or reason
 
@@ -40,9 +42,9 @@ class Wish:
     against: str = ""
     reviewers: tuple[str, ...] = ()
     votes_per_pair: int = 1
-    criteria: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = DEFAULT_CRITERIA
     scale: str = "sides"
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = DEFAULT_REASONS
     checks: bool = True
     reveal: str = "after_close"
     rule: dict[str, Any] = field(default_factory=dict)

@@ -1,134 +1,264 @@
-"""The Studies tab: declare a blind comparison of two arms, open, pause and close it, see how far it is.
+"""The Studies tab: declare a blind comparison, open, pause and close it, see how it goes, what it found, where reviewers differ.
 
-Must not know votes' contents or storage.
+Its parts are the files beside this one. Must not know votes' contents or storage.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from review.screens.lab.room import SPLITS, Room, choices
+from review.screens.evidence import human_html, tags_html, trust_html, verdict_html
+from review.screens.lab import studies_declare as declare
+from review.screens.lab import studies_disputes as disputes
+from review.screens.lab import studies_doubts as doubts
+from review.screens.lab import studies_exchange as exchange
+from review.screens.lab.room import Room, choices
+from review.screens.lab.studies_progress import progress_html
 from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, count, empty_state, escape, heading, note, progress_bar, table
+from review.services import study_plans as plans
 
 if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
-    from review.services.studies import StudyView
+    from review.services.study_views import StudyProgress, StudyView
 
+ROLES = ("engineer", "admin")
 STATES = {"draft": "plain", "open": "good", "paused": "warn", "closed": "plain"}
-NONE_YET = empty_state("No study yet.", "Create one from two arms below. Both need stored answers: see the Answers tab.")
+NONE_YET = empty_state("No study yet.", "Declare one under “New study”. All its arms need stored answers: see the Answers tab.")
+Section = tuple[list[Any], Callable[[str | None], list[Any]]]
 
 
-def list_html(house: "House", studies: "list[StudyView]") -> str:
+def list_html(studies: "list[StudyView]", told: "dict[str, StudyProgress]") -> str:
     if not studies:
         return NONE_YET
-    rows = []
-    for study in reversed(studies):
-        told = house.studies.progress(study.name)
-        rows.append([
+    rows = [
+        [
             f'<b dir="auto">{escape(study.name)}</b>',
             badge(study.state, STATES[study.state]),
             escape(f"{study.set_name}, {study.split}"),
             f"{escape(', '.join(arm for arm in study.arms if arm != study.against))} against {escape(study.against)}",
-            progress_bar(told.votes, told.needed, f"{told.votes} of {told.needed} votes", label=f"Votes in {study.name}"),
-        ])  # fmt: skip
+            progress_bar(told[study.name].votes, told[study.name].needed, f"{told[study.name].votes} of {told[study.name].needed} votes",
+                         label=f"Votes in {study.name}"),
+        ]
+        for study in reversed(studies)
+    ]  # fmt: skip
     return table(["Study", "State", "Prompts", "Arms", "Progress"], rows, "Studies, newest first")
 
 
-def reviewers_html(house: "House", name: str | None) -> str:
-    """Who has judged how much in one study, and what is doubtful about it."""
-    if not name:
-        return ""
-    told = house.studies.progress(name)
-    aside = f'<p class="tb-muted tb-small">{count(told.identical, "pair")} of equal texts will not be shown.</p>'
-    if not told.reviewers:
-        return f"<p class='tb-muted'>Nobody has judged a pair of this study yet.</p>{aside if told.identical else ''}"
-    rows = [
-        [f'<span dir="auto">{escape(r.name)}</span>', str(r.votes), f"{r.seconds:.0f} s", escape(" ".join(r.doubts)) or "—"]
-        for r in told.reviewers
-    ]
-    body = table(["Reviewer", "Votes", "Usual time", "Look again because"], rows, f"Reviewers of {name}", numeric=(1, 2))
-    return body + (aside if told.identical else "")
+class Desk:
+    """What the tab shows of the studies there are. Closed ones no longer move, so how far they are is asked once."""
+
+    def __init__(self, house: "House") -> None:
+        self.house = house
+        self._closed: dict[str, StudyProgress] = {}
+
+    def listing(self) -> str:
+        studies = self.house.studies.studies()
+        return list_html(studies, {study.name: self._told(study) for study in studies})
+
+    def _told(self, study: "StudyView") -> "StudyProgress":
+        if study.state != "closed":
+            return self.house.studies.progress(study.name)
+        return self._closed.get(study.name) or self._closed.setdefault(study.name, self.house.studies.progress(study.name))
+
+    def names(self) -> list[str]:
+        return [study.name for study in reversed(self.house.studies.studies())]
+
+    def progress(self, name: str | None) -> str:
+        return progress_html(self.house.studies.study(name), self.house.studies.progress(name)) if name else ""
+
+    def result(self, name: str | None) -> str:
+        if not name:
+            return NONE_YET
+        found = self.house.studies.result(name)
+        return verdict_html(found) + human_html(found) + tags_html(found) + trust_html(found)
+
+    def buttons(self, name: str | None) -> list[gr.Button]:
+        """Open or resume, pause, close, copy: what makes sense in the study's state."""
+        state = self.house.studies.study(name).state if name else ""
+        start = gr.Button("Resume" if state == "paused" else "Open for reviewers", interactive=state in ("draft", "paused"))
+        pause, close = gr.Button(interactive=state == "open"), gr.Button(interactive=state in ("open", "paused"))
+        return [start, pause, close, gr.Button(interactive=bool(state))]
+
+    def closing(self, name: str) -> str:
+        """What closing means, before it is done."""
+        told = self.house.studies.progress(name)
+        left = told.needed - told.votes
+        missing = f"{count(left, 'vote')} of {told.needed} are still missing. " if left > 0 else ""
+        return (
+            f'<p role="alert"><b>Close “<bdi>{escape(name)}</bdi>” for good?</b> {missing}No vote can be given or changed afterwards, '
+            "and reviewers may learn who was who. To collect more votes later, copy it as a new study.</p>"
+        )
 
 
 def build(house: "House") -> Room:
-    heading("Studies", "A study shows reviewers two arms' answers without saying which is which. What it declares is fixed once it opens.")
+    desk = Desk(house)
+    heading("Studies", "A study shows reviewers two answers without saying whose they are. What it declares is fixed, for good.")
     listing = block(elem_id="studies-list", min_height=120)
     with actions():
         chosen = gr.Dropdown([], label="Study", elem_id="study-chosen", scale=2)
         starting = gr.Button("Open for reviewers", elem_id="study-open", variant="primary")
         pausing = gr.Button("Pause", elem_id="study-pause")
-        closing = gr.Button("Close for good", elem_id="study-close", variant="stop")
-    who = block(elem_id="study-who")
-    heading("Create a study", "Test prompts decide what ships. Only votes on train and validation prompts can become training data.")
-    with gr.Group():
-        with gr.Row():
-            name = gr.Textbox(label="Name", max_length=100, elem_id="study-name")
-            set_name = gr.Dropdown([], label="Prompt set", elem_id="study-set")
-            split = gr.Dropdown(list(SPLITS), value="test", label="Split", elem_id="study-split")
-        with gr.Row():
-            new = gr.Dropdown([], label="Arm that may ship", elem_id="study-new")
-            old = gr.Dropdown([], label="Arm to beat", elem_id="study-old")
-            per_pair = gr.Number(1, label="Reviewers for each pair", minimum=1, maximum=20, precision=0, elem_id="study-per-pair")
-        with gr.Accordion("The rule that decides (fixed before the first vote)", open=False), gr.Row():
-            win = gr.Number(55, label="Ship from a win rate of, %", minimum=50, maximum=99, elem_id="study-win")
-            bad = gr.Number(30, label="Hold above both bad, %", minimum=0, maximum=100, elem_id="study-bad")
-            votes = gr.Number(None, label="Votes at least", minimum=1, precision=0, elem_id="study-votes",
-                              info="Empty: 20, or all where the study can collect fewer.")  # fmt: skip
-            people = gr.Number(1, label="Reviewers at least", minimum=1, precision=0, elem_id="study-people")
-    with actions():
-        create = gr.Button("Create the study", variant="primary", elem_id="study-create")
-
-    outputs = [listing, chosen, who, name, set_name, new, old]
+        closing = gr.Button("Close…", elem_id="study-close", variant="stop")
+        copying = gr.Button("Copy as a new study", elem_id="study-copy")
+    with gr.Column(visible=False, elem_id="study-sure") as sure:
+        question = block(elem_id="study-question")
+        with actions():
+            yes = gr.Button("Yes, close it for good", variant="stop", elem_id="study-close-yes")
+            no = gr.Button("Keep it as it is", elem_id="study-close-no")
+    here = gr.Textbox("progress", label="open tab", visible="hidden")
+    now = [listing, chosen, starting, pausing, closing, copying, sure]
+    with gr.Tabs(elem_id="studies-tabs", selected="progress") as tabs:
+        with gr.Tab("Progress", id="progress", elem_id="studies-progress") as tab_progress:
+            who = block(elem_id="study-who", min_height=120)
+            heading("Whose votes count", "Votes in doubt are aside until an admin decides. Nobody's vote is ever changed or deleted.")
+            doubted = doubts.decision_row(house, ROLES, [who], lambda study: [desk.progress(study)], [chosen])
+        with gr.Tab("Result", id="result", elem_id="studies-result") as tab_result:
+            result = block(elem_id="study-result", min_height=240)
+        with gr.Tab("Disagreements", id="disputes", elem_id="studies-disputes") as tab_disputes:
+            dispute_parts, draw_disputes = disputes.build(house, chosen)
+        with gr.Tab("New study", id="new", elem_id="studies-new") as tab_new:
+            form = declare.lay_out()
+            preview, create = declare.foot()
+        with gr.Tab("Take out, bring in", id="exchange", elem_id="studies-exchange") as tab_exchange:
+            links = exchange.build(house, lambda study: state(study), now)
 
     def state(picked: str | None = None) -> list[Any]:
-        found = house.studies.studies()
-        names = [study.name for study in reversed(found)]
+        names = desk.names()
         picked = picked if picked in names else (names[0] if names else None)
-        return [list_html(house, found), choices(names, picked), reviewers_html(house, picked)]
+        return [desk.listing(), choices(names, picked), *desk.buttons(picked), gr.Column(visible=False)]
 
-    def show(person: "UserView") -> list[Any]:
-        known = house.answers.arms()
-        arms = [arm.name for arm in known]
-        sets = [one.name for one in house.library.sets()]
-        best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter"), None)
-        taken = {study.name for study in house.studies.studies()}
-        free = next(f"Study {n}" for n in range(1, len(taken) + 2) if f"Study {n}" not in taken)
-        return [*state(), free, choices(sets), choices(arms, best), choices(arms, "base")]
+    def people(study: str | None) -> gr.Dropdown:
+        found = [(study, one) for one in house.studies.progress(study).reviewers] if study else []
+        return gr.Dropdown(choices=doubts.choices_of(found), value=None)
 
-    @acts(house, "engineer", "admin")
-    def create_study(person: "UserView", *given: Any) -> list[Any]:
-        title, prompts, part, first, second, number, win_rate, both_bad, at_least, reviewers = given
-        rule = {"min_win_rate": win_rate / 100, "max_both_bad": both_bad / 100, "min_reviewers": int(reviewers)}
-        if at_least:
-            rule["min_votes"] = int(at_least)
-        made = house.studies.create(title, prompts or "", [one for one in (first, second) if one], part, int(number), rule=rule,
-                                    by=person.id, against=second)  # fmt: skip
-        note(f"{made.name} is created. Open it when reviewers may start.")
-        return state(made.name)
+    sections: dict[str, Section] = {
+        "progress": ([who, doubted], lambda study: [desk.progress(study), people(study)]),
+        "result": ([result], lambda study: [desk.result(study)]),
+        "disputes": (dispute_parts, draw_disputes),
+        "exchange": ([links], lambda study: [exchange.take_html(study)]),
+    }
+    parts = [part for outputs, _ in sections.values() for part in outputs]
+
+    def opened(key: str, study: str | None) -> list[Any]:
+        """Values for all `parts`, of which only the open tab's are drawn."""
+        drawn = [draw(study) if name == key else [gr.skip()] * len(outputs) for name, (outputs, draw) in sections.items()]
+        return [value for values in drawn for value in values]
+
+    def opens(key: str) -> Any:
+        @acts(house, *ROLES)
+        def open_part(person: "UserView", study: str | None) -> list[Any]:
+            return [key, *sections[key][1](study)]
+
+        return open_part
+
+    for key, tab in (("progress", tab_progress), ("result", tab_result), ("disputes", tab_disputes), ("exchange", tab_exchange)):
+        tab.select(opens(key), [chosen], [here, *sections[key][0]], **QUICK)
 
     def moves(verb: str) -> Any:
-        @acts(house, "engineer", "admin")
-        def move_study(person: "UserView", picked: str | None) -> list[Any]:
+        @acts(house, *ROLES)
+        def move_study(person: "UserView", picked: str | None, key: str) -> list[Any]:
             if not picked:
-                return state()
+                return [*state(), *opened(key, None)]
             moved = getattr(house.studies, verb)(picked, person.id)
             note(f"{moved.name} is {moved.state} now.")
-            return state(picked)
+            return [*state(picked), *opened(key, picked)]
 
         return move_study
 
-    @acts(house, "engineer", "admin")
-    def choose(person: "UserView", picked: str | None) -> str:
-        return reviewers_html(house, picked)
+    @acts(house, *ROLES)
+    def choose(person: "UserView", picked: str | None, key: str) -> list[Any]:
+        return [*desk.buttons(picked), gr.Column(visible=False), *opened(key, picked)]
 
-    now = [listing, chosen, who]
-    create.click(create_study, [name, set_name, split, new, old, per_pair, win, bad, votes, people], now, **SLOW)
-    for verb, button in (("open", starting), ("pause", pausing), ("close", closing)):
-        button.click(moves(verb), [chosen], now, **SLOW)
-    chosen.input(choose, [chosen], [who], **QUICK)
+    @acts(house, *ROLES)
+    def ask_to_close(person: "UserView", picked: str | None) -> list[Any]:
+        return [desk.closing(picked) if picked else "", gr.Column(visible=bool(picked))]
 
-    def live(person: "UserView", picked: str | None) -> list[Any]:
-        return [list_html(house, house.studies.studies()), reviewers_html(house, picked)]
+    @acts(house, *ROLES)
+    def keep_open(person: "UserView") -> gr.Column:
+        return gr.Column(visible=False)
 
-    return Room(outputs, show, [listing, who], live, [chosen])
+    chosen.input(choose, [chosen, here], [*now[2:], *parts], **QUICK)
+    for verb, button in (("open", starting), ("pause", pausing), ("close", yes)):
+        button.click(moves(verb), [chosen, here], [*now, *parts], **SLOW)
+    closing.click(ask_to_close, [chosen], [question, sure], **QUICK)
+    no.click(keep_open, None, [sure], **QUICK)
+    _declaring(house, desk, form, preview, create, (tab_new, here, tabs, chosen, copying), (now, state, who))
+
+    def show(person: "UserView") -> list[Any]:
+        names = desk.names()
+        first = names[0] if names else None
+        return [*state(first), *opened("progress", first)]
+
+    def live(person: "UserView", picked: str | None, key: str) -> list[Any]:
+        return [desk.listing(), desk.progress(picked) if key == "progress" else gr.skip()]
+
+    return Room([*now, *parts], show, [listing, who], live, [chosen, here])
+
+
+def _declaring(
+    house: "House", desk: Desk, form: declare.Form, preview: gr.HTML, create: gr.Button, around: tuple[Any, ...], back: tuple[Any, ...]
+) -> None:
+    """The form: filled once, copied from another study, looked over at each change, declared."""
+    tab, here, tabs, chosen, copying = around
+    now, state, who = back
+    fields = form.all
+
+    def looked_over(wish: plans.Wish) -> str:
+        return declare.plan_html(plans.plan(house.db, wish), wish)
+
+    def filled(wish: plans.Wish) -> list[Any]:
+        values = declare.filled(house, wish, plans.plan(house.db, wish).tags)
+        return [*values, looked_over(plans.replace(wish, name=values[0]))]
+
+    @acts(house, *ROLES)
+    def open_form(person: "UserView", *values: Any) -> list[Any]:
+        """Filled with the usual things the first time; afterwards what was written stays."""
+        wish = declare.wish_of(values)
+        if wish.name:
+            return ["new", *(gr.skip() for _ in fields), looked_over(wish)]
+        return ["new", *filled(usual(house))]
+
+    @acts(house, *ROLES)
+    def look_over(person: "UserView", *values: Any) -> str:
+        return looked_over(declare.wish_of(values))
+
+    @acts(house, *ROLES)
+    def choose_prompts(person: "UserView", *values: Any) -> list[Any]:
+        wish = declare.wish_of(values)
+        tags = plans.plan(house.db, wish).tags
+        wish = plans.replace(wish, tags=tuple(tag for tag in wish.tags if tag in tags))
+        return [declare.tags_of(tags, wish.tags), looked_over(wish)]
+
+    @acts(house, *ROLES)
+    def copy_study(person: "UserView", picked: str | None) -> list[Any]:
+        if not picked:
+            return [gr.skip() for _ in range(len(fields) + 3)]
+        return [gr.Tabs(selected="new"), "new", *filled(declare.wish_like(house.studies.study(picked)))]
+
+    @acts(house, *ROLES)
+    def declare_study(person: "UserView", *values: Any) -> list[Any]:
+        made = plans.declare(house.db, house.studies, declare.wish_of(values), person.id)
+        note(f"{made.name} is declared. Open it when reviewers may start.")
+        return [*state(made.name), gr.Tabs(selected="progress"), "progress", desk.progress(made.name), *filled(usual(house))]
+
+    tab.select(open_form, fields, [here, *fields, preview], **QUICK)
+    for prompts in (form.set_name, form.split):
+        prompts.input(choose_prompts, fields, [form.tags, preview], **QUICK)
+    for field in fields:
+        event = field.blur if isinstance(field, gr.Textbox) else field.input
+        if field not in (form.set_name, form.split):
+            event(look_over, fields, [preview], **QUICK)
+    copying.click(copy_study, [chosen], [tabs, here, *fields, preview], **SLOW)
+    create.click(declare_study, fields, [*now, tabs, here, who, *fields, preview], **SLOW)
+
+
+def usual(house: "House") -> plans.Wish:
+    """What most people declare next: the adapter in use, or the newest, against the base, on the newest prompts."""
+    known = house.answers.arms()
+    best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter"), None)
+    sets = house.library.sets()
+    arms = tuple(arm.name for arm in known if arm.name in (best, "base"))
+    number = len(house.studies.studies()) + 1
+    return plans.Wish(plans.free_name(house.db, f"Study {number}"), sets[-1].name if sets else "", arms=arms)

@@ -1,0 +1,244 @@
+"""What a study found, as HTML: verdict, win rates, tags, agreement, whether it was blind, and whose votes are in it.
+
+Written for somebody who knows none of the measures: each is explained in one sentence. Must not know how anything is computed.
+"""
+
+from typing import TYPE_CHECKING
+
+from review.screens.drawing import interval_bar
+from review.screens.parts import badge, count, empty_state, escape, table
+
+if TYPE_CHECKING:
+    from review.services.study_views import ArmResult, StudyResult
+
+TONES = {"ship": "good", "hold": "bad", "more": "warn"}
+HEADLINES = {"ship": "Ship", "hold": "Hold", "more": "Not yet"}
+NO_STUDY = empty_state("No study has been opened on these prompts yet.", "An engineer declares one in the lab, under Studies.")
+WHAT_IS_A_WIN = (
+    "Win rate: how often reviewers, not knowing which was which, preferred this answer. A tie counts half; 50 % means no difference. "
+    "The bar is the range the true rate very probably lies in."
+)
+WHAT_IS_A_TAG = (
+    "The same comparison on the prompts of each tag. A good average can hide a subject on which customers would be served worse."
+)
+WHAT_IS_AGREEMENT = (
+    "How far reviewers who judged the same pair say the same: 1 is always, 0 is no more than chance. People often differ on which of two "
+    "good answers is better, so 0.3 to 0.6 is usual here; near 0 the question or the criteria may be unclear."
+)
+BLIND_ENOUGH = "Now and then reviewers are asked which answer they take for the tuned model's. At 0 they cannot tell; at 1 they always can."
+CONSISTENT = "Some pairs come back later with the sides swapped. A careful reviewer mostly votes the same again."
+SIDES = "Sides are drawn by chance, so the left answer should win about half of the votes. More or less means a habit, not a judgement."
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+def between(low: float, high: float) -> str:
+    return f"between {percent(low)} and {percent(high)}"
+
+
+def verdict_html(result: "StudyResult | None") -> str:
+    """The answer to "may it ship?", on top of everything, with the rule it rests on."""
+    if result is None:
+        return NO_STUDY
+    kind, study = result.verdict.kind, result.study
+    told = count(result.votes, "vote") + (f", both answers bad in {percent(result.both_bad_share)}" if result.votes else "")
+    who = f'<b dir="auto">{escape(result.best)}</b> against <b dir="auto">{escape(study.against)}</b>'
+    return (
+        f'<section class="tb-card tb-verdict tb-verdict-{escape(kind)}" aria-labelledby="verdict-title">'
+        f'<h2 id="verdict-title">{badge(HEADLINES.get(kind, kind), TONES.get(kind, "plain"))} {who}</h2>'
+        f'<p class="tb-verdict-words">{escape(result.verdict.words)}</p>'
+        f'<p class="tb-muted">Study <span dir="auto">{escape(study.name)}</span> ({escape(study.state)}): {told}.</p>'
+        f"{_conditions(result)}</section>"
+    )
+
+
+def _conditions(result: "StudyResult") -> str:
+    if not result.conditions:
+        return ""
+    lines = "".join(
+        f'<li><span class="tb-{"good" if one.met else "warn"}-ink">{"✓ met" if one.met else "○ not met"}</span> {escape(one.words)}</li>'
+        for one in result.conditions
+    )
+    return (
+        '<details class="tb-more"><summary>Why: the rule, fixed before the first vote, point by point</summary>'
+        f'<ul class="tb-rule">{lines}</ul></details>'
+    )
+
+
+def human_html(result: "StudyResult | None") -> str:
+    """Every arm's win rate."""
+    if result is None or not result.votes:
+        return empty_state("No votes yet.", "They appear here as reviewers judge pairs.")
+    rows = [_human_row(arm) for arm in result.arms]
+    return (
+        f"<p class='tb-muted'>{WHAT_IS_A_WIN}</p>"
+        + table(["Arm", "Win rate", "Range", "Won · lost · tie", "Both bad", "Votes"], rows, "Blind votes", numeric=(1, 4, 5))
+        + f'<details class="tb-more"><summary>How this is computed</summary><p class="tb-small">{escape(result.method)}</p></details>'
+    )
+
+
+def _human_row(arm: "ArmResult") -> list[str]:
+    rate = arm.win_rate
+    words = between(rate.low, rate.high)
+    bar = interval_bar(rate.value, rate.low, rate.high, f"{arm.arm}: {percent(rate.value)}, {words}", middle=0.5)
+    return [
+        arm_cell(arm.arm, arm.title),
+        f"<b>{percent(rate.value)}</b>" if rate.votes else "—",
+        f'{bar}<span class="tb-small tb-muted">{words}</span>',
+        f"{rate.wins} · {rate.losses} · {rate.ties}", str(rate.both_bad), str(rate.votes),
+    ]  # fmt: skip
+
+
+def arm_cell(name: str, title: str) -> str:
+    more = f'<br><span class="tb-muted tb-small" dir="auto">{escape(title)}</span>' if title and title != name else ""
+    return f'<b dir="auto">{escape(name)}</b>{more}'
+
+
+def tags_html(result: "StudyResult | None") -> str:
+    """Tag by tag, the worse ones first; nothing where the prompts have no tags."""
+    if result is None or not result.tags:
+        return ""
+    rows = []
+    for one in sorted(result.tags, key=lambda one: (not one.worse, one.too_few, one.win_rate.value)):
+        rate, words = one.win_rate, between(one.win_rate.low, one.win_rate.high)
+        bar = interval_bar(rate.value, rate.low, rate.high, f"{one.tag}: {percent(rate.value)}, {words}", middle=0.5)
+        rows.append([
+            f'<b dir="auto">{escape(one.tag)}</b>', badge(one.words, "bad" if one.worse else "plain"), f"<b>{percent(rate.value)}</b>",
+            f'{bar}<span class="tb-small tb-muted">{words}</span>', str(one.votes),
+        ])  # fmt: skip
+    who = f"{result.best} against {result.study.against}, tag by tag"
+    return (
+        f'<div class="tb-h2"><h2>Subject by subject</h2><p>{WHAT_IS_A_TAG}</p></div>'
+        f"{table(['Tag', 'In words', 'Win rate', 'Range', 'Votes'], rows, who, numeric=(2, 4))}"
+    )
+
+
+def trust_html(result: "StudyResult | None", named: bool = True) -> str:
+    """How far the result can be trusted: blinding, consistency, sides, agreement, whose votes are in it. `named`: reviewers by name."""
+    if result is None or not result.votes:
+        return ""
+    cards = [_blinding(result), _consistency(result), _sides(result)]
+    shown = "".join(card for card in cards if card)
+    grid = f'<div class="tb-cards tb-thirds">{shown}</div>' if shown else ""
+    return (
+        '<div class="tb-h2"><h2>How far to trust it</h2><p>A study checks its own reviewing. What follows is about the votes, not the '
+        f"answers.</p></div>{grid}{_agreement(result)}{_counted(result, named)}"
+    )
+
+
+def _card(title: str, said: str, explained: str, bar: str) -> str:
+    name = title.lower().replace(" ", "-").replace("?", "")
+    return (
+        f'<section class="tb-card" aria-labelledby="trust-{name}"><h3 id="trust-{name}">{title}</h3><p>{said}</p>{bar}'
+        f'<p class="tb-muted tb-small">{explained}</p></section>'
+    )
+
+
+def _blinding(result: "StudyResult") -> str:
+    found = result.blinding
+    if found is None:
+        return ""
+    bar = ""
+    if found.index is not None and found.low is not None and found.high is not None:
+        words = f"Blinding index {found.index:+.2f}, between {found.low:+.2f} and {found.high:+.2f}"
+        drawn = interval_bar(found.index, found.low, found.high, words, bounds=(-1.0, 1.0), middle=0.0)
+        bar = f'{drawn}<p class="tb-small tb-num">{words}.</p>'
+    return _card("Was it really blind?", escape(found.words), BLIND_ENOUGH, bar)
+
+
+def _consistency(result: "StudyResult") -> str:
+    found = result.consistency
+    if found is None:
+        return ""
+    if found.share is None or found.low is None or found.high is None:
+        return _card("Do reviewers agree with themselves?", "No pair came back a second time yet.", CONSISTENT, "")
+    said = f"Shown {count(found.n, 'pair')} again, reviewers voted the same in {percent(found.share)}."
+    words = between(found.low, found.high)
+    drawn = interval_bar(found.share, found.low, found.high, f"{said} {words}")
+    return _card("Do reviewers agree with themselves?", said, CONSISTENT, f'{drawn}<p class="tb-small tb-num">Very probably {words}.</p>')
+
+
+def _sides(result: "StudyResult") -> str:
+    found = result.side
+    if found is None:
+        return ""
+    if found.share is None or found.low is None or found.high is None:
+        return _card("Does the side matter?", "No vote preferred a side yet.", SIDES, "")
+    leaning = "left" if found.share > 0.5 else "right"
+    fair = found.low <= 0.5 <= found.high
+    said = f"The left answer won {percent(found.share)} of the votes for a side: " + (
+        "no habit can be seen." if fair else f"reviewers lean to the {leaning}, whatever stands there."
+    )
+    words = between(found.low, found.high)
+    drawn = interval_bar(found.share, found.low, found.high, f"{said} {words}", middle=0.5)
+    return _card("Does the side matter?", said, SIDES, f'{drawn}<p class="tb-small tb-num">Very probably {words}.</p>')
+
+
+def _agreement(result: "StudyResult") -> str:
+    several = [one for one in result.agreements if one.units]
+    if not several:
+        words = "No pair was judged by two reviewers yet, so their agreement cannot be said."
+        return f'<p class="tb-muted">{words}</p>'
+    rows = []
+    for one in several:
+        spread = ""
+        if one.nominal is not None and one.low is not None and one.high is not None:
+            words = f"between {one.low:.2f} and {one.high:.2f}"
+            drawn = interval_bar(one.nominal, one.low, one.high, f"{one.criterion}: {one.nominal:.2f}, {words}", (-0.5, 1.0), middle=0.0)
+            spread = f'{drawn}<span class="tb-small tb-muted">{words}</span>'
+        title = "Which is better" if one.criterion == "vote" else one.criterion
+        rows.append([f'<b dir="auto">{escape(title)}</b>', _alpha(one.nominal), spread or "—", _alpha(one.ordinal), str(one.units)])
+    head = ["Question", "Agreement", "Range", "With degrees", "Pairs"]
+    note = "“With degrees” counts left against a tie as a smaller difference than left against right. Both are Krippendorff's alpha."
+    return (
+        f'<div class="tb-h2"><h3>Do reviewers agree with each other?</h3><p>{WHAT_IS_AGREEMENT}</p></div>'
+        f"{table(head, rows, 'Agreement between reviewers', numeric=(1, 3, 4))}"
+        f'<p class="tb-muted tb-small">{note}</p>'
+    )
+
+
+def _alpha(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}"
+
+
+def _people(names: tuple[str, ...], named: bool) -> str:
+    return ", ".join(f"<bdi>{escape(name)}</bdi>" for name in names) if named else count(len(names), "reviewer")
+
+
+def _counted(result: "StudyResult", named: bool) -> str:
+    """Whose votes and which pairs are in the numbers, and which are not."""
+    lines = []
+    if result.aside:
+        votes = count(result.aside_votes, "vote")
+        lines.append(f"Votes of {_people(result.aside, named)} are aside ({votes}): they are in no number until an admin decides.")
+    if result.flips:
+        who = _people(result.flips, named) if named else "one of the reviewers"
+        lines.append(f"Without {who} the verdict would be another: let more people judge before you rely on it.")
+    if result.disagreements:
+        open_ones = result.disagreements - result.adjudicated
+        lines.append(
+            f"Reviewers differ on {count(result.disagreements, 'pair')}; a lead decided {result.adjudicated}"
+            + (f", {open_ones} are open." if open_ones > 0 else ".")
+        )
+    if result.adjudicated and result.adjudicated_rate is not None:
+        rate, given = result.adjudicated_rate, result.arm(result.best)
+        as_given = f"{percent((given.versus or given.win_rate).value)} by the votes as given, " if given else ""
+        lines.append(
+            f"Win rate of <b dir='auto'>{escape(result.best)}</b>: {as_given}<b>{percent(rate.value)}</b> "
+            f"({between(rate.low, rate.high)}) with those pairs as the lead decided. The verdict rests on the votes as given."
+        )
+    if result.identical:
+        lines.append(f"{count(result.identical, 'pair')} of equal answers needed no vote.")
+    if result.marked:
+        lines.append(f"{count(result.marked, 'vote')} kept apart, since an answer named a model or its maker.")
+    if result.voided:
+        lines.append(f"{count(result.voided, 'vote')} on answers that were withdrawn later.")
+    if not lines:
+        return ""
+    shown = "".join(f"<li>{line}</li>" for line in lines)
+    return (
+        '<section class="tb-card" aria-labelledby="trust-counted"><h3 id="trust-counted">Whose votes are in it</h3>'
+        f'<ul class="tb-rule">{shown}</ul></section>'
+    )
