@@ -14,7 +14,7 @@ from ft.template import ROLES
 from review.guard.bodies import strict
 
 IGNORED = ("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+ONLY: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -25,9 +25,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    "service_tier": ("auto", "default", "flex"),
 }
-"""Settings taken only at the value that changes nothing."""
-TIERS = ("auto", "default", "flex")
+"""Settings taken only at these values: all but the service tier "flex" change nothing."""
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 200
 MAX_MESSAGES = 2000
@@ -72,22 +72,25 @@ def ask_of(raw: bytes) -> Ask:
     """The body of a chat completion. Raises WrongField for the first thing that cannot be used."""
     body = body_of(raw)
     settings = {name: read(body, name) for name, read in SETTINGS.items() if name in body}
-    stream, options = _flag(body, "stream"), _options(body)
-    known = {"model", "messages", "stop", "stream", "stream_options", "service_tier", *SETTINGS, *NEUTRAL, *IGNORED}
-    if unknown := sorted(set(body) - known):
-        raise WrongField(f"There is no setting {unknown[0][:60]!r} here. Leave it out.", unknown[0][:60])
-    for name, values in NEUTRAL.items():
-        if name in body and not any(body[name] == v and isinstance(body[name], bool) == isinstance(v, bool) for v in values):
-            raise WrongField(f"{name} is not supported here. Leave it out, or send {values[0]!r}.", name)
+    stream, usage = _flag(body, "stream"), _wants_usage(body)
+    _refuse_the_rest(body)
     limits = [settings.pop(name) for name in ("max_completion_tokens", "max_tokens") if name in settings]
     if limits:
         settings["max_new_tokens"] = limits[0]
-    tier = body.get("service_tier", "auto")
-    if tier not in TIERS:
-        raise WrongField(f"service_tier is {repr(tier)[:40]}. Send auto, or flex for work that may wait for people.", "service_tier")
     return Ask(
-        text_of(body, "model"), _messages(body.get("messages")), settings, _stops(body.get("stop")), stream, stream and options, tier == "flex"
+        model=text_of(body, "model"), messages=_messages(body.get("messages")), changes=settings, stops=_stops(body.get("stop")),
+        stream=stream, usage=stream and usage, background=body.get("service_tier") == "flex",
     )  # fmt: skip
+
+
+def _refuse_the_rest(body: Mapping[str, Any]) -> None:
+    """Settings that are not here, or not at that value."""
+    known = {"model", "messages", "stop", "stream", "stream_options", *SETTINGS, *ONLY, *IGNORED}
+    if unknown := sorted(set(body) - known):
+        raise WrongField(f"There is no setting {unknown[0][:60]!r} here. Leave it out.", unknown[0][:60])
+    for name, values in ONLY.items():
+        if name in body and not any(body[name] == v and isinstance(body[name], bool) == isinstance(v, bool) for v in values):
+            raise WrongField(f"{name} is not supported at that value. Leave it out, or send {values[0]!r}.", name)
 
 
 def text_of(body: Mapping[str, Any], name: str, longest: int = 200) -> str:
@@ -154,7 +157,7 @@ def _flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def _options(body: Mapping[str, Any]) -> bool:
+def _wants_usage(body: Mapping[str, Any]) -> bool:
     """Whether the stream is to end with its usage."""
     options = body.get("stream_options", {})
     if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
