@@ -92,7 +92,7 @@ def furnish(home: Path, reviewers: int, prompts: int, port: int) -> tuple[list[s
         house.library.import_file(rows, "bench", split="test")
         house.answers.ensure_arms()
         house.answers.run(house.answers.start("bench", "test", ["base", "human"], by=None))
-        house.studies.create("bench", "bench", ["base", "human"], votes_per_pair=reviewers)
+        house.studies.create("bench", "bench", ["base", "human"], votes_per_pair=min(reviewers, 100))
         house.studies.open("bench", by=None)
         names = [house.people.add(f"reviewer {n}", "reviewer").name for n in range(reviewers)]
         cookies = [house.people.redeem(house.people.link(name))[0] for name in names]
