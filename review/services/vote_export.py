@@ -20,8 +20,8 @@ from storage.queries import votes as cast
 def exported_votes(session: Session, study: str) -> list[dict[str, Any]]:
     """Every revision of every vote in the order cast. Raises NotFound.
 
-    `counts`: in the primary result; `aside`: its reviewer's votes are in no number; `plain`: of a plain pair, the better side; `guess`: which
-    side was taken for the tuned model's; `adjudicated`: the arm that somebody decided for on a disputed pair, "tie" or "both_bad".
+    `counts`: in the primary result; `aside`: its reviewer's votes are in no number; `plain`: of a plain pair, the better side; `guess`:
+    which side was taken for the tuned model's; `adjudicated`: the arm that somebody decided for on a disputed pair, "tie" or "both_bad".
     """
     found = named(session, study)
     votes = cast.votes(session, key(found.id))

@@ -68,16 +68,17 @@ def _has_vote() -> Any:
 
 
 def taken(session: Session, study_id: int, prompt_id: int, pair_key: str, since: float) -> int:
-    """How many reviewers have taken a pair: they voted on it, or got it after `since` and did not skip it."""
+    """How many reviewers have taken a pair: they voted on it, or got it after `since` and did not skip it.
+
+    Studies are told apart here and not in SQL: the database would go through the whole study instead of one prompt.
+    """
     skipped = select(col(Skip.assignment_id)).where(col(Skip.assignment_id) == col(Assignment.id)).exists()
     query = (
-        select(func.count())
-        .select_from(Assignment)
-        .where(col(Assignment.prompt_id) == prompt_id, col(Assignment.study_id) == study_id)
-        .where(col(Assignment.pair_key) == pair_key, col(Assignment.kind) == "real", ~skipped)
+        select(col(Assignment.study_id))
+        .where(col(Assignment.prompt_id) == prompt_id, col(Assignment.pair_key) == pair_key, col(Assignment.kind) == "real", ~skipped)
         .where(or_(col(Assignment.served_at) > since, _has_vote()))
     )
-    return session.execute(query).scalar_one()
+    return list(session.scalars(query)).count(study_id)
 
 
 def assignment(session: Session, assignment_id: str) -> Assignment | None:
