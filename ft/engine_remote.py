@@ -156,6 +156,8 @@ class RemoteEngine:
             for piece in self._remote.answer(model, with_system(line.request.messages), line.request.decode, line.leave):
                 line.items.put(piece)
         except UserError as error:
+            if isinstance(error, NotFound):
+                self._forget(line.request.adapter)
             line.items.put(error)
         except Exception as error:
             line.items.put(Unavailable(f"The server's answer could not be read ({type(error).__name__}). Try again."))
@@ -165,6 +167,11 @@ class RemoteEngine:
                 self._open_lines.discard(line)
                 self._changed.notify_all()
             line.items.put(Unavailable(STOPPED if self._closed.is_set() else "The answer was stopped. Ask again."))
+
+    def _forget(self, adapter: str) -> None:
+        """A server that was started again has lost its adapters: whoever wants this one loads it anew."""
+        with self._changed:
+            self._adapters.pop(adapter, None)
 
     def _tell_in_step(self, lines: list[_Line], events: Events) -> None:
         """On the call's own thread: one piece of each row, then the next of each."""
@@ -191,9 +198,14 @@ class RemoteEngine:
     def _tell(self, path: str, body: dict[str, Any]) -> None:
         try:
             self._remote.post(path, body)
+        except BadInput as error:
+            if "already been loaded" not in str(error):  # vLLM's words; the name stands for the content, so it is the same adapter
+                raise
         except NotFound as error:
+            if path.startswith("/unload"):
+                raise
             words = "The server loads no adapters at run time. Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
-            raise (error if path.startswith("/unload") else Unavailable(f"{words} It says: {error}")) from error
+            raise Unavailable(f"{words} It says: {error}") from error
 
     def _find(self) -> None:
         """Until the server answers: which model it serves, and how long a prompt may be."""

@@ -150,6 +150,8 @@ class Remote:
             self._http.stream("POST", address, json=body, headers=self._headers()) as reply,
             leave.while_open(reply),
         ):
+            if leave.asked.is_set():
+                return
             if reply.status_code != 200:
                 reply.read()
                 if self._wants_other_limit(reply, body):

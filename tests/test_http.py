@@ -1,18 +1,24 @@
 """Programs ask over HTTP: the OpenAI protocol as its official client and curl speak it, adapters by vLLM's routes, figures."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ft.scripted import everyday_answer
 from review.http.stops import Stops
+from tests.conftest import ROOT
 from tests.programs import Desk, desk
+from tests.test_web import started, until_it_answers
 
 ASK = {"messages": [{"role": "user", "content": "How do I reset it?"}]}
 
@@ -100,6 +106,21 @@ def test_the_model_field_is_the_arm(at: Desk) -> None:
         assert (reply["model"], reply["choices"][0]["message"]["content"]) == ("two", said["two"])
     finally:
         at.house.adapters.use(None, by=None)
+
+
+def test_the_whole_app_answers_programs_beside_its_pages(home: Path) -> None:
+    """A key made on the command line counts at once in the app that runs."""
+    with started(home) as (process, address):
+        until_it_answers(process, address)
+        env = {**os.environ, "TIEBREAK_HOME": str(home), "TIEBREAK_ENGINE": "scripted"}
+        made = subprocess.run([sys.executable, "app.py", "keys", "add", "x", "--json"], cwd=ROOT, env=env, capture_output=True, check=True)
+        key = json.loads(made.stdout)["key"]
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=8)
+        reply = client.chat.completions.create(model="default", **ASK)  # type: ignore[call-overload]
+        assert reply.model == "base"
+        assert reply.choices[0].message.content
+        assert httpx.get(f"{address}/ready", trust_env=False).json()["state"] == "ready"
+        assert httpx.get(f"{address}/metrics", trust_env=False).status_code == 401
 
 
 def test_an_arms_own_system_text_holds_unless_one_is_sent(at: Desk) -> None:

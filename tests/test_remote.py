@@ -27,7 +27,7 @@ from review.services.house import House, build
 from review.settings import Settings
 from storage.tables import Answer, Arm
 from tests.hostile.site import free_socket, served
-from tests.programs import Desk, desk
+from tests.programs import Desk, desk, make_adapters
 
 CANARY = "sk-canary-of-the-key"
 WORDS = ("Good ", "day ", "to ", "you.")
@@ -78,12 +78,17 @@ class Shaky:
     open: int = 0
     most: int = 0
     address: str = ""
+    loads: list[Callable[[Asked], Any]] = field(default_factory=lambda: [status(200)])
 
     def app(self) -> Starlette:
         async def models(asked: Asked) -> Response:
             return JSONResponse({"data": [{"id": "large", "max_model_len": 1000}]})
 
-        return Starlette(routes=[Route("/v1/models", models), Route("/v1/chat/completions", self.chat, methods=["POST"])])
+        async def load(asked: Asked) -> Response:
+            return await self.loads.pop(0)(asked)  # type: ignore[no-any-return]
+
+        posts = (("chat/completions", self.chat), ("load_lora_adapter", load))
+        return Starlette(routes=[Route("/v1/models", models), *(Route(f"/v1/{path}", act, methods=["POST"]) for path, act in posts)])
 
     async def chat(self, asked: Asked) -> Response:
         self.bodies.append(await asked.json())
@@ -238,6 +243,25 @@ def test_a_closed_stream_ends_the_request_on_the_server(shaky: Shaky, engine_of:
         assert time.monotonic() - begun < 2
         time.sleep(0.01)
     assert list(events) == []
+
+
+def test_a_server_started_again_gets_its_adapters_anew(shaky: Shaky, engine_of: Callable[..., RemoteEngine], tmp_path: Path) -> None:
+    adapter = make_adapters(tmp_path)["one"]
+    engine = engine_of(tries=2)
+    again = status(400, "The lora adapter 'one' has already been loaded.")
+    shaky.loads = [status(200), again, status(404), status(400, "rank 64 is too large")]
+    engine.load("one", adapter)
+    shaky.plans = [status(404, "The model `one` does not exist.")]
+    (failed,) = engine.generate([Request("a", messages_for("Hello"), "one")])
+    assert isinstance(failed, Failed)
+    assert engine.adapters() == {}
+    engine.load("one", adapter)
+    assert list(engine.adapters()) == ["one"]
+    with pytest.raises(Unavailable, match="--enable-lora"):
+        engine.load("two", adapter)
+    with pytest.raises(BadInput, match="rank 64 is too large"):
+        engine.load("two", adapter)
+    assert list(engine.adapters()) == ["one"]
 
 
 @pytest.mark.parametrize(
