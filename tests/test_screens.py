@@ -1,8 +1,10 @@
 """The pieces every screen is made of: who is let in, how errors are said, what is escaped, that colours can be read."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +12,15 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from ft.errors import Refused
+from ft.errors import BadInput, Refused
 from ft.specs import TrainSpec
-from review.protocol.ballots import BlindPair
+from review.protocol.ballots import Ballot, BlindPair, Rest
+from review.protocol.training_pairs import TRAINING_PAIRS
 from review.screens import drawing, parts, theme
 from review.screens.lab import data, retrain
-from review.screens.review import lit, pair_html, progress_html
+from review.screens.review import sent as read
+from review.screens.review.desk import KEYS, desk_html, pane
+from review.screens.review.scene import pair_scene, practice_scene, rest_scene
 from review.screens.scores import difference
 from review.services.boards import Difference
 from review.services.people import People
@@ -137,30 +142,74 @@ def test_a_quiet_handler_fails_without_a_word_on_the_page(house: Any) -> None:
 
 
 def test_both_sides_of_a_pair_are_treated_alike() -> None:
-    def html(left: str, right: str) -> str:
-        return pair_html(BlindPair("a1", "asked", left, right, 0, 9, 60))
+    def sent(left: str, right: str) -> str:
+        return json.dumps(pair_scene(BlindPair("a1", "asked", left, right, 0, 9, 60)))
 
-    there, back = html("ONE", "TWO"), html("TWO", "ONE")
+    there, back = sent("ONE", "TWO"), sent("TWO", "ONE")
     assert there == back.replace("TWO", "\0").replace("ONE", "TWO").replace("\0", "ONE")
-    one, two = re.findall(r"<section class=\"tb-pane.*?</section>", html("same", "same"))
-    assert one.replace("left", "right").replace("1 · Left", "2 · Right") == two
+    left, right = pane("left", "1 · Left answer", "L"), pane("right", "2 · Right answer", "R")
+    assert left.replace("left", "right").replace("1 · Left", "2 · Right").replace('"L"', '"R"') == right
+    assert left in desk_html()
+    assert right in desk_html()
 
 
-def test_a_pair_shows_texts_as_texts() -> None:
-    shown = pair_html(BlindPair("a1", HOSTILE, HOSTILE, HOSTILE, 0, 9, 60))
-    assert shown.count(parts.escape(HOSTILE)) == 3
-    assert "<img" not in shown
+def test_a_pair_goes_to_the_page_as_it_is_and_nothing_is_added() -> None:
+    pair = BlindPair("a1", HOSTILE, HOSTILE, HOSTILE, 0, 9, 60, criteria=("accuracy",), reasons=("too vague",))
+    assert pair_scene(pair) == {"stage": "pair", **asdict(pair)}
 
 
-def test_only_the_chosen_vote_is_marked() -> None:
-    assert ["tb-chosen" in button.elem_classes for button in lit("tie")] == [False, False, True, False]
-    assert not any("tb-chosen" in button.elem_classes for button in lit(""))
+def test_a_practice_pair_does_not_bring_its_solution() -> None:
+    for training in TRAINING_PAIRS:
+        sent = json.dumps(practice_scene(training), ensure_ascii=False)
+        assert training.explanation not in sent
+        assert "best" not in practice_scene(training)
 
 
-def test_progress_says_how_much_is_left_until_it_is_done() -> None:
-    assert "7 of 20 · about 3 minutes left" in progress_html(7, 20, 180)
-    assert "left" not in progress_html(20, 20).replace("tb-", "")
-    assert progress_html(0, 0) == ""
+def test_a_rest_says_what_happens_next() -> None:
+    assert rest_scene(Rest("Come back later.", 0, 0))["title"] == "Nothing to judge right now"
+    assert "Thank you" in rest_scene(Rest("All done.", 4, 4))["title"]
+
+
+def test_every_key_of_the_desk_is_said_on_a_button_too_and_in_the_overlay() -> None:
+    shown = desk_html()
+    for keys, words in KEYS:
+        assert parts.escape(words) in shown
+        said = [key for key in keys if f">{key}</kbd>" in shown or f'data-hint="{key}"' in shown or key == "Esc"]
+        assert said, words
+
+
+SENT = {
+    "assignment": "a",
+    "choice": "tie",
+    "key": "k",
+    "comment": "",
+    "reasons": ["left: too vague"],
+    "criteria": {"accuracy": "same"},
+    "revises": 0,
+}
+
+
+def test_what_the_page_sends_is_read_as_a_ballot() -> None:
+    assert read.ballot(SENT) == Ballot("a", "tie", "k", reasons=("left: too vague",), criteria={"accuracy": "same"})
+
+
+@pytest.mark.parametrize("name", list(SENT))
+@pytest.mark.parametrize("value", [None, 1.5, True, [[]], "x"])
+def test_a_ballot_of_another_shape_is_refused_in_words(name: str, value: Any) -> None:
+    if type(value) is type(SENT[name]):
+        return
+    for sent in ({**SENT, name: value}, {other: kept for other, kept in SENT.items() if other != name}, None, [], "x"):
+        if name == "reasons" and isinstance(sent, dict) and isinstance(sent.get("reasons"), list):
+            continue
+        with pytest.raises(BadInput, match="Load the page again"):
+            read.ballot(sent)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(5, 5.0), (-1, 0.0), (1e30, 60.0)])
+def test_a_span_the_page_measured_stays_within_reason(value: float, seconds: float) -> None:
+    assert read.seconds({"seconds": value}, "seconds", 60) == seconds
+    with pytest.raises(BadInput):
+        read.seconds({"seconds": "5"}, "seconds", 60)
 
 
 def test_a_header_shows_only_ones_own_parts(house: Any) -> None:

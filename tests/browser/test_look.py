@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from review.protocol.ballots import Ballot, BlindPair
-from storage.queries.votes import corrections_of
 from tests.hostile.site import free_socket, served
+from tests.judging import practised
 
 pytestmark = [pytest.mark.browser]
 PEOPLE = {"Rita": "reviewer", "Ron": "reviewer", "Erik": "engineer", "Sam": "viewer", "Ada": "admin"}
-TABS = ("data", "adapters", "chat", "answers", "studies", "retrain")
+TABS = ("data", "adapters", "chat", "answers", "studies", "retrain", "integrity")
 PAGES = [("Rita", "/review", ""), ("Sam", "/boards", ""), ("Ada", "/admin", ""), *(("Erik", "/lab", tab) for tab in TABS)]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 LONG = "Go to Settings > Network > Gateways and press Reset.\n" * 12 + "averyveryverylongwordwithoutanyspace" * 6
@@ -77,6 +77,7 @@ def _live(house: Any, file: Path) -> None:
     house.studies.create("First look", "tickets", ["base", "human"], votes_per_pair=2)
     house.studies.open("First look")
     ron = house.people.user("Ron").id
+    practised(house.db, ron, house.people.user("Rita").id)
     for choice in ("left", "tie"):
         pair = house.comparisons.next_pair(ron)
         assert isinstance(pair, BlindPair)
@@ -137,67 +138,4 @@ def test_light_or_dark_is_remembered(browser: Any, lived: Lived) -> None:
     page.wait_for_function("document.body.classList.contains('dark')")
     page.reload()
     page.wait_for_function("document.body.classList.contains('dark')")
-    page.context.close()
-
-
-def test_the_blind_screen_needs_no_mouse(browser: Any, lived: Lived) -> None:
-    page = lived.open(browser, "Rita", "/review", viewport=DESK)
-    first = page.locator("[data-pair]").get_attribute("data-pair")
-    assert page.locator("#next-pair").is_disabled()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("1")
-    page.locator("#tb-status").get_by_text("Saved: left is better").wait_for()
-    page.keyboard.press("4")
-    page.locator("#tb-status").get_by_text("Saved: both bad").wait_for()
-    page.keyboard.press("e")
-    page.keyboard.type("1 2 n: the ideal answer")
-    page.locator("#tb-status").get_by_text("Saved: both bad").wait_for()
-    page.keyboard.press("Control+Enter")
-    page.wait_for_function("old => document.querySelector('[data-pair]')?.dataset.pair !== old", arg=first)
-    page.keyboard.press("?")
-    assert page.locator("#tb-keys").is_visible()
-    page.keyboard.press("Escape")
-    rows = lived.house.comparisons.export_votes("First look")
-    mine = [(row["choice"], row["revision"]) for row in rows if row["reviewer"] == "Rita"]
-    assert mine == [("left", 1), ("both_bad", 2)]
-    page.context.close()
-
-
-def test_a_double_click_is_one_vote_and_the_vote_buttons_stay_in_place(browser: Any, lived: Lived) -> None:
-    page = lived.open(browser, "Rita", "/review", viewport=PHONE)
-    before = len(lived.house.comparisons.export_votes("First look"))
-    place = page.locator("#vote-tie").bounding_box()
-    assert place["y"] + place["height"] <= PHONE["height"]
-    page.locator("#vote-tie").dblclick()
-    page.locator("#tb-status").get_by_text("Saved: both good").wait_for()
-    page.wait_for_timeout(300)
-    assert len(lived.house.comparisons.export_votes("First look")) == before + 1
-    moved = page.locator("#vote-tie").bounding_box()
-    assert abs(moved["y"] - place["y"]) <= 24
-    page.context.close()
-
-
-def test_going_on_keeps_what_was_written_after_the_vote(browser: Any, lived: Lived) -> None:
-    page = lived.open(browser, "Rita", "/review", viewport=DESK)
-    pair = page.locator("[data-pair]").get_attribute("data-pair")
-    page.keyboard.press("3")
-    page.locator("#tb-status").get_by_text("Saved: both good").wait_for()
-    page.locator("#tb-comment textarea, #tb-comment input").first.fill("said afterwards")
-    page.locator("#tb-ideal-text textarea").fill("better than both")
-    page.locator("#next-pair").click()
-    page.wait_for_function("old => document.querySelector('[data-pair]')?.dataset.pair !== old", arg=pair)
-    rows = [row for row in lived.house.comparisons.export_votes("First look") if row["assignment_id"] == pair]
-    assert [(row["choice"], row["comment"]) for row in rows] == [("tie", ""), ("tie", "said afterwards")]
-    with lived.house.db.session() as session:
-        assert [one.text for one in corrections_of(session, pair)] == ["better than both"]
-    page.context.close()
-
-
-def test_both_answers_scroll_in_step(browser: Any, lived: Lived) -> None:
-    page = lived.open(browser, "Rita", "/review", viewport={"width": 1280, "height": 700})
-    long = "line\n" * 200
-    page.evaluate("text => document.querySelectorAll('.tb-answer').forEach((pane, i) => { pane.textContent = text.repeat(i + 1); })", long)
-    page.evaluate("() => { const pane = document.querySelector('.tb-answer'); pane.scrollTop = pane.scrollHeight; }")
-    at_its_end = "() => { const p = document.querySelectorAll('.tb-answer')[1]; return p.scrollTop + p.clientHeight > p.scrollHeight - 3; }"
-    page.wait_for_function(at_its_end)
     page.context.close()

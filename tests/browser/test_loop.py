@@ -64,6 +64,11 @@ def reviewer(browser: Any, app: Running) -> Any:
 
 
 def test_the_first_reviewer_votes_on_the_demo_by_keyboard_while_the_model_loads(app: Running, reviewer: Any) -> None:
+    for number in (1, 2, 3):
+        see(reviewer, "tb-practice", f"Practice {number} of 3")
+        reviewer.keyboard.press("1")
+        reviewer.locator("#tb-explained").wait_for()
+        reviewer.keyboard.press("n")
     reviewer.locator("[data-pair]").wait_for()
     assert reviewer.locator("#tb-aside").inner_text().startswith("0 of ")
     first = reviewer.locator("[data-pair]").get_attribute("data-pair")

@@ -25,6 +25,7 @@ from storage.tables import (
     Snapshot,
     SnapshotExample,
 )
+from tests.judging import practised
 
 PEOPLE = {"Rita": "reviewer", "Ron": "reviewer", "Erik": "engineer", "Sam": "viewer", "Ada": "admin"}
 PROMPTS = 6
@@ -61,6 +62,7 @@ def furnish(house: House, word: Canaries, evil: str) -> None:
         house.people.add(name, role)
     for role in ("reviewer", "viewer"):
         house.people.add(f"<img src=x onerror=alert(1)> {role}", role)
+    practised(house.db, *(house.people.user(name).id for name in ("Rita", "Ron")))
     _library(house, word, evil)
     study = f"study {word('study')} <b>x</b>"
     house.studies.create(study, word("set"), [f"base {word('base arm')}", word("arm")], votes_per_pair=3)

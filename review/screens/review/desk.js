@@ -3,7 +3,7 @@
   const tb = window.tb;
   if (!tb || tb.desk) return;
   const { draw, byId } = tb;
-  const CHANGEABLE = "A vote is saved at once. You can change it until you go on.";
+  const CHANGEABLE = "Saved at once; you can change it until you go on.";
   const SAID = { left: "left is better", right: "right is better", tie: "both good", both_bad: "both bad" };
   const CALM = "Press another vote to change it, or go on.";
   const PAUSE = 20 * 60 * 1000;
@@ -44,7 +44,7 @@
     draw.pair(scene);
     at.said = voted ? written() : "";
     if (voted) tb.revision(at.assignment, voted.revision);
-    draw.status(voted ? `Your last vote: ${SAID[voted.choice]}. ${CALM}` : CHANGEABLE);
+    if (voted) draw.status(`Your last vote: ${SAID[voted.choice]}.`, "saved", CALM); else draw.status(CHANGEABLE);
     here();
     draws();
   };
@@ -71,14 +71,20 @@
 
   const arrived = (mine, choice, said, reply) => {
     Object.assign(mine, { settled: choice, said, refused: false, asks: reply.asks && !mine.asked, next: mine.next ?? reply.scene ?? null });
+    mine.final = Boolean(mine.reveals);
     tb.kept("voted", true);
-    if (reply.revealed) {
-      mine.final = true;
-      byId("tb-revealed").replaceChildren(...["left", "right"].map((side) => tb.make("p", { dir: "auto" }, `${side === "left" ? "Left" : "Right"}: ${reply.revealed[side]}`)));
-    }
     if (mine !== at) return;
-    draw.show("tb-revealed", mine.final);
-    draw.status(`Saved: ${SAID[choice]}. ${mine.final ? "Your vote stands now that the names are shown." : CALM}`, "saved");
+    draw.status(`Saved: ${SAID[choice]}.`, "saved", mine.final ? "It stands, now that the names are shown." : CALM);
+    if (mine.final && mine.asks) ask(); else if (mine.final) reveal(mine);
+  };
+  /* Only where the study says so, and never before its question is answered. */
+  const reveal = async (mine) => {
+    try {
+      const named = await tb.send("reveal", { assignment: mine.assignment });
+      byId("tb-revealed").replaceChildren(...["left", "right"].map((side) => tb.make("p", { dir: "auto" }, `${side === "left" ? "Left" : "Right"}: ${named[side]}`)));
+      draw.show("tb-revealed", mine === at);
+      if (mine === at) byId("tb-revealed").scrollIntoView({ block: "nearest" });
+    } catch (trouble) { if (mine === at) lost(trouble); }
   };
   const refused = (mine, trouble) => {
     Object.assign(mine, { choice: mine.settled, refused: true, wantsNext: false });
@@ -96,7 +102,7 @@
     draw.status("Saving…");
     draws();
     try {
-      const reply = await tb.send("vote", { assignment: mine.assignment, choice, ...ballot(), ahead: !mine.next, reveals: Boolean(mine.reveals) });
+      const reply = await tb.send("vote", { assignment: mine.assignment, choice, ...ballot(), ahead: !mine.next });
       arrived(mine, choice, said, reply);
     } catch (trouble) { refused(mine, trouble); }
     mine.pending--;
@@ -112,7 +118,7 @@
     const correct = () => tb.send("correct", { assignment: mine.assignment, text }).catch(missed("Your ideal answer", text, () => correct()));
     const revise = (sent) => tb.send("vote", sent).catch(missed("What you added to your vote", sent.comment, () => revise(sent)));
     if (mine.edited && text.trim() && text !== mine.start) correct();
-    if (!mine.final && mine.settled && said !== mine.said) revise({ assignment: mine.assignment, choice: mine.settled, ...ballot(), ahead: false, reveals: false });
+    if (!mine.final && mine.settled && said !== mine.said) revise({ assignment: mine.assignment, choice: mine.settled, ...ballot(), ahead: false });
     mine.said = said;
   };
 
@@ -151,12 +157,12 @@
     byId("tb-ask").focus({ preventScroll: true });
   };
   const guess = (choice) => {
-    const { assignment } = at;
-    Object.assign(at, { asks: false, asked: true });
+    const mine = Object.assign(at, { asks: false, asked: true });
     draw.show("tb-ask", false);
     draw.show("tb-votes", true);
-    if (choice) tb.send("guess", { assignment, choice }).catch(() => {}); // a guess about the blinding is no part of the vote
-    onward();
+    const said = choice || (mine.final ? "unsure" : "");
+    if (said) tb.send("guess", { assignment: mine.assignment, choice: said }).catch(() => {}); // a guess about the blinding is no part of the vote
+    if (mine.final) reveal(mine); else onward();
   };
 
   const skip = async (reason) => {

@@ -64,9 +64,6 @@ def judging(house: "House") -> list[Callable[["UserView", Sent], Sent]]:
         """Store a vote or its change. Only after the first does the next pair come along, for the page to hold."""
         receipt = comparisons.vote(person.id, read.ballot(sent))
         reply: Sent = {"revision": receipt.revision, "asks": receipt.asks}
-        if sent.get("reveals") is True:
-            reveal = comparisons.reveal(person.id, receipt.assignment)
-            reply["revealed"] = {"left": reveal.left, "right": reveal.right}
         if sent.get("ahead") is True and (scene := _ahead(house, person, receipt.assignment)):
             reply["scene"] = scene
         return reply
@@ -79,11 +76,15 @@ def judging(house: "House") -> list[Callable[["UserView", Sent], Sent]]:
         comparisons.guess(person.id, read.text(sent, "assignment"), read.text(sent, "choice"))  # type: ignore[arg-type]
         return {}
 
+    def reveal(person: "UserView", sent: Sent) -> Sent:
+        names = comparisons.reveal(person.id, read.text(sent, "assignment"))
+        return {"left": names.left, "right": names.right}
+
     def skip(person: "UserView", sent: Sent) -> Sent:
         comparisons.skip(person.id, read.text(sent, "assignment"), read.text(sent, "reason"), read.text(sent, "key"))
         return {"scene": scene_of(comparisons.next_pair(person.id))}
 
-    return [vote, correct, guess, skip]
+    return [vote, correct, guess, reveal, skip]
 
 
 def around(house: "House") -> list[Callable[["UserView", Sent], Sent]]:

@@ -15,13 +15,14 @@
     const bar = tb.make("i", {});
     bar.style.width = `${(share * 100).toFixed(1)}%`;
     const track = tb.make("div", { class: "tb-track", role: "progressbar", "aria-label": label, "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(Math.round(share * 100)) }, bar);
-    byId("tb-aside")?.replaceChildren(...(total > 0 ? [tb.make("div", { class: "tb-progress" }, track, tb.make("span", { class: "tb-num" }, words))] : []));
+    byId("tb-aside")?.replaceChildren(...(total > 0 ? [tb.make("div", { class: "tb-progress" }, track, tb.make("span", { class: "tb-num" }, ...[words].flat()))] : []));
   };
   const sessionProgress = ({ done, total, session_done: here, session_total: session, seconds_left: seconds }) => {
     if (!session) return progress(done, total, `${done} of ${total} · ${minutes(seconds)} left`, "Pairs you have judged");
     const at = here >= session ? 0 : here;
-    const left = total > done ? (seconds / (total - done)) * (session - at) : 0;
-    progress(at, session, `${at} of ${session} in this session · ${minutes(left)} left`, "Pairs of this session you have judged");
+    const whole = Math.min(session, at + total - done);
+    const left = total > done ? (seconds / (total - done)) * (whole - at) : 0;
+    progress(at, whole, [`${at} of ${whole}`, tb.make("span", { class: "tb-hint" }, " in this session"), ` · ${minutes(left)} left`], "Pairs of this session you have judged");
   };
 
   const texts = (scene) => {
@@ -98,11 +99,11 @@
       progress(1, 1, "Session done", "Pairs of this session you have judged");
       byId("tb-reward").focus({ preventScroll: true });
     },
-    status: (words, tone) => {
+    status: (words, tone, hint) => {
       const place = byId("tb-status");
-      if (place.textContent === words) return;
+      const told = tone ? tb.make("b", {}, words) : words;
       place.dataset.tone = tone ?? "";
-      place.textContent = words;
+      place.replaceChildren(told, ...(hint ? [tb.make("span", { class: "tb-hint" }, ` ${hint}`)] : []));
     },
     votes: (choice, locked) => {
       document.querySelectorAll("#tb-votes [data-vote]").forEach((button) => {
