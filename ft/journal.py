@@ -3,6 +3,7 @@
 Standard library only. Must not know torch, processes, the database or the screens.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -13,12 +14,16 @@ from typing import Any
 
 STATUS = "status.json"
 EVENTS = "events.jsonl"
+RESERVE = "reserve"  # given up when the disk is full, to have room for saying so
 TERMINAL = ("finished", "failed", "cancelled", "lost")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of events.jsonl. `kind`: start, train, validation, warning, saved, finished, failed or cancelled."""
+    """One line of events.jsonl. `kind`: start, train, validation, samples, checkpoint, resumed, warning, saved, or how it ended.
+
+    After a crash the steps since the last checkpoint are done again: of two events of one kind and step, the later counts.
+    """
 
     seq: int
     at: float
@@ -79,6 +84,16 @@ def read_events(folder: Path, after: int = 0) -> list[Event]:
     return found
 
 
+def _ends_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read() in (b"", b"\n")
+    except FileNotFoundError:
+        return True
+
+
 class Journal:
     """The writing side, for the one process that holds the run's lock."""
 
@@ -86,18 +101,30 @@ class Journal:
         self.folder = folder
         self._status = read_status(folder)
         self._seq = max((event.seq for event in read_events(folder)), default=0)
+        self._whole = _ends_whole(folder / EVENTS)  # else the next line starts on a new one, not behind a half
 
     def event(self, kind: str, step: int = 0, **data: Any) -> None:
         self._seq += 1
         row = {"seq": self._seq, "at": time.time(), "kind": kind, "step": step, **finite(data)}
+        line = (b"" if self._whole else b"\n") + json.dumps(row).encode() + b"\n"
         with open(os.open(self.folder / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-            file.write(json.dumps(row).encode() + b"\n")
+            self._whole = False
+            file.write(line)
+            file.flush()
+        self._whole = True
 
     def status(self, *, durable: bool = False, **changes: Any) -> None:
         self._status.update(changes, at=time.time())
         write_whole(self.folder / STATUS, self._status, durable=durable)
 
     def end(self, status: str, message: str, **data: Any) -> None:
-        """The last word of a run: its event, then its status on disk for good."""
-        self.event(status, int(self._status.get("step", 0)), message=message, **data)
+        """The last word of a run, or of its part before a pause: its event, then its status on disk for good."""
+        (self.folder / RESERVE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the status below says as much; better said once than not at all
+            self.event(status, int(self._status.get("step", 0)), message=message, **data)
         self.status(durable=True, status=status, message=message, ended_at=time.time(), seconds_left=0)
+
+    def reserve(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / RESERVE).write_bytes(b"\0" * 65_536)
+            (self.folder / RESERVE).chmod(0o600)

@@ -1,22 +1,10 @@
-"""The run directory: everything a training run is given, says and makes, and the process that works in it.
+"""The process that works in a run directory: start it, pause it, resume it, stop it, and see to it that it obeys.
 
-    spec.json          what to train, on which base, from which data; never changes
-    data/*.jsonl       train and validation rows
-    status.json        where it stands; replaced whole
-    events.jsonl       what happened, one JSON a line, numbered
-    lock               held (flock) by the trainer while it lives: a "running" status with a free lock is a lost run
-    stop               its presence asks the trainer to stop
-    log.txt            everything the trainer printed
-    adapter/           the result; there only when complete
-    record.json        everything resolved: hashes, choices and why, versions, duration
-
-`lease`, beside the run directories, is held together with `lock`: one run trains at a time, whoever starts it.
+`lease`, beside the run directories, is held together with a run's `lock`: one run trains at a time, whoever starts it.
 Light: standard library only. Must not know torch, the database or the screens.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import signal
@@ -24,185 +12,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ft
-from ft.errors import BadInput, Busy, Conflict, NotFound, Unavailable
-from ft.journal import TERMINAL, Event, Journal, read_events, read_status, write_whole
+from ft import checkpoints
+from ft.errors import Busy, Conflict, Unavailable
+from ft.journal import TERMINAL, Journal, read_status
 from ft.locks import is_held, take
-from ft.specs import TrainSpec
+from ft.rundir import BaseChoice, Row, RunFiles, RunState, create, data_problems, events, hash_of, hold_out, log_tail, read, rows, state
 
-Row = Mapping[str, str]
+__all__ = [
+    "BaseChoice", "Row", "RunFiles", "RunState", "ask_stop", "cancel", "create", "data_problems", "enforce", "environment",
+    "events", "hash_of", "hold_out", "is_held", "log_tail", "pause", "paused_words", "read", "resume", "rows", "start", "state", "take",
+]  # fmt: skip
 GRACE = 10.0  # seconds a trainer gets to stop by itself
-HELD_OUT = 0.1  # share of the rows held out for validation when none are given
-LOST = "The training process ended without a word: it was killed, ran out of memory, or the machine went down. Start the run again."
 STOPPED = "Stopped on request; no adapter was made. Start a new run when you are ready."
-
-
-@dataclass(frozen=True, slots=True)
-class BaseChoice:
-    """The base a run trains on, in the words of the settings; fetched or converted bases are kept under the folder `bases`."""
-
-    model: str
-    bases: str
-    device: str = "auto"
-    dtype: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class RunFiles:
-    """spec.json, read."""
-
-    run_id: str
-    spec: TrainSpec
-    base: BaseChoice
-    train_rows: int
-    validation_rows: int
-    held_out: bool
-    data_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """Where a run stands. `status`: queued, running, finished, failed, cancelled or lost. Times in UTC seconds."""
-
-    status: str
-    message: str = ""
-    step: int = 0
-    steps: int = 0
-    seconds_left: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    stop_asked: bool = False
-
-
-def hold_out(rows: Sequence[Row], share: float = HELD_OUT) -> tuple[list[Row], list[Row]]:
-    """(train, validation): a stated share, at least one row, drawn by the hash of the prompt, so the same rows give the same draw."""
-    if len(rows) < 2:
-        return list(rows), []
-    order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(_prompt(rows[i]).encode("utf-8", "surrogatepass")).digest())
-    drawn = set(order[: max(1, round(share * len(rows)))])
-    chosen = {_prompt(rows[i]) for i in drawn}
-    train = [row for row in rows if _prompt(row) not in chosen]
-    return (train, [row for row in rows if _prompt(row) in chosen]) if train else (list(rows), [])
-
-
-def _prompt(row: Row) -> str:
-    return f"{row['instruction'].strip()}\n{row.get('input', '').strip()}".casefold()
-
-
-def create(root: Path, run_id: str, spec: TrainSpec, train: Sequence[Row], validation: Sequence[Row], base: BaseChoice) -> Path:
-    """Make the directory of a queued run, whole or not at all. Raises BadInput with every problem, Conflict for a known id."""
-    held_out = not validation
-    if held_out:
-        train, validation = hold_out(train)
-    problems = spec.problems() + data_problems(train, validation)
-    if problems:
-        raise BadInput(" ".join(problems))
-    folder = root / run_id
-    if folder.exists():
-        raise Conflict(f"A run {run_id} is already there. Start the new one under another id.")
-    new = root / f".new-{run_id}"
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(mode=0o700)
-        (new / "data").mkdir(mode=0o700)
-        texts = {name: _lines(rows) for name, rows in (("train", train), ("validation", validation))}
-        for name, text in texts.items():
-            with open(os.open(new / "data" / f"{name}.jsonl", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                file.write(text)
-        write_whole(
-            new / "spec.json",
-            {
-                "run_id": run_id,
-                "spec": spec.to_dict(),
-                "base": asdict(base),
-                "train_rows": len(train),
-                "validation_rows": len(validation),
-                "held_out": held_out,
-                "data_hash": hash_of(train, validation),
-            },
-        )
-        Journal(new).status(status="queued", message="Waiting for its turn.", durable=True)
-        new.rename(folder)
-    except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
-        raise Unavailable(
-            f"The run's files could not be written ({error.strerror}). Make room or fix the folder's rights, then start again."
-        ) from None
-    return folder
-
-
-def data_problems(train: Sequence[Row], validation: Sequence[Row]) -> list[str]:
-    empty = sum(not row.get("instruction", "").strip() or not row.get("output", "").strip() for row in [*train, *validation])
-    checks = [
-        (len(train) + len(validation) >= 2 and bool(train), f"There are {len(train)} examples to learn from: approve at least 2."),
-        (not train or bool(validation), "No example could be held out for validation: approve examples with different questions."),
-        (not empty, f"{empty} examples have no question or no answer: reject or complete them."),
-    ]
-    return [message for good, message in checks if not good]
-
-
-def hash_of(train: Sequence[Row], validation: Sequence[Row]) -> str:
-    """Identity of what a run learns from and is validated on."""
-    return hashlib.sha256(_lines(train) + b"\0" + _lines(validation)).hexdigest()[:16]
-
-
-def _lines(rows: Sequence[Row]) -> bytes:
-    kept = ({key: row.get(key, "") for key in ("instruction", "input", "output")} for row in rows)
-    return b"".join(json.dumps(row).encode() + b"\n" for row in kept)
-
-
-def read(folder: Path) -> RunFiles:
-    """What the run was given. Raises NotFound or BadInput."""
-    try:
-        raw = json.loads((folder / "spec.json").read_bytes())
-        return RunFiles(**{**raw, "spec": TrainSpec.from_dict(raw["spec"]), "base": BaseChoice(**raw["base"])})
-    except FileNotFoundError:
-        raise NotFound(f"{folder.name} is not a run directory: spec.json is missing. Create the run first.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"spec.json of run {folder.name} cannot be read ({error}). Create the run again.") from None
-
-
-def rows(folder: Path, name: str) -> list[dict[str, str]]:
-    """The rows of data/<name>.jsonl, `name` being train or validation."""
-    raw = (folder / "data" / f"{name}.jsonl").read_bytes()
-    return [json.loads(line) for line in raw.split(b"\n") if line]
-
-
-def events(folder: Path, after: int = 0) -> list[Event]:
-    return read_events(folder, after)
-
-
-def log_tail(folder: Path, limit: int = 4_000) -> str:
-    """The last characters of the log, from a line's start."""
-    try:
-        with (folder / "log.txt").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return text if len(text) < limit else text.partition("\n")[2]
-
-
-def state(folder: Path) -> RunState:
-    """Where the run stands now. The lock is read before the status: a trainer that ends in between is not taken for lost."""
-    alive = is_held(folder / "lock")
-    try:
-        raw = read_status(folder)
-    except (OSError, ValueError):
-        raw = {}
-    status, message = raw.get("status", "lost"), raw.get("message", "")
-    if not raw:
-        message = "The run's folder is gone or cannot be read. Start the run again."
-    elif status == "running" and not alive:
-        status, message = "lost", LOST
-    return RunState(
-        status, message, int(raw.get("step", 0)), int(raw.get("steps", 0)), raw.get("seconds_left"),
-        raw.get("started_at"), raw.get("ended_at"), (folder / "stop").exists(),
-    )  # fmt: skip
 
 
 def start(folder: Path) -> None:
@@ -216,25 +40,26 @@ def start(folder: Path) -> None:
         if lock is None:
             raise Conflict("This run is already training. Watch it, or cancel it first.")
         if read_status(folder).get("status") != "queued":
-            raise Conflict("This run was started before. Start a new run with the same settings.")
+            raise Conflict("This run was started before. Resume it, or start a new run with the same settings.")
         if lease is None:
             raise Busy("Another run is training. This one starts when it is over.")
         journal = Journal(folder)
-        journal.status(status="running", message="Starting.", started_at=time.time(), durable=True)
+        began = read_status(folder).get("started_at") or time.time()
+        journal.status(status="running", message="Starting.", started_at=began, ended_at=None, pid=0, durable=True)
         try:
             _spawn(folder, lock, lease)
         except OSError as error:
             journal.end("failed", f"The trainer could not be started ({error.strerror}). Free memory or disk, then start again.")
 
 
-def _take_for(held: contextlib.ExitStack, path: Path) -> int | None:
-    descriptor = take(path)
+def _take_for(held: contextlib.ExitStack, path: Path, wait: float = 0.5) -> int | None:
+    descriptor = take(path, wait)
     if descriptor is not None:
         held.callback(os.close, descriptor)
     return descriptor
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """One GPU for a run: where several are visible, one process would spread the model over them in a way that TRL refuses."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     quiet = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -247,7 +72,7 @@ def _spawn(folder: Path, *locks: int) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "ft.train", str(folder.resolve()), *map(str, locks)],
             cwd=Path(ft.__file__).parent.parent,
-            env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=locks,
+            env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=locks,
         )  # fmt: skip
     finally:
         os.close(log)
@@ -255,30 +80,74 @@ def _spawn(folder: Path, *locks: int) -> None:
 
 
 def ask_stop(folder: Path) -> None:
-    """Ask the trainer to stop; returns at once. `enforce` sees to it."""
-    os.close(os.open(folder / "stop", os.O_CREAT | os.O_WRONLY, 0o600))  # not touch(): asking twice does not renew the grace
+    """Ask the trainer to stop for good; returns at once. `enforce` sees to it."""
+    _mark(folder / "stop")
     _signal(folder, signal.SIGTERM, whole_group=False)
 
 
-def enforce(folder: Path, grace: float = GRACE) -> None:
-    """Carry out a stop that was asked for: a run nobody works on is cancelled, a trainer that ignored it for `grace` seconds is killed.
+def pause(folder: Path) -> None:
+    """Ask the trainer to save and go; returns at once. A run nobody works on is paused by `enforce`. Raises Conflict where it is over."""
+    if read_status(folder).get("status") not in ("queued", "running"):
+        raise Conflict(f"Run {folder.name} is not under way. There is nothing to pause.")
+    _mark(folder / "pause")
+    enforce(folder)
 
-    Returns at once and does nothing when no stop was asked for or the run is over; call it again until the run is over.
+
+def resume(folder: Path, *, by_itself: bool = False) -> None:
+    """Queue again a run that was paused, lost, or failed: it goes on from its newest checkpoint, or from its start where it has none.
+
+    `by_itself`: only a lost run, and only where it got further since it was last resumed, so that a run that always dies is left lost.
+    Raises Conflict where there is nothing to resume.
     """
+    with contextlib.ExitStack() as held:
+        if _take_for(held, folder / "lock", wait=0.05) is None:
+            raise Conflict(f"Run {folder.name} is training. There is nothing to resume.")
+        raw = read_status(folder)
+        status = raw.get("status")
+        if status == "queued" and not by_itself:
+            return
+        step = checkpoints.step_of(checkpoints.newest(folder / "checkpoints"))
+        if (folder / "stop").exists() or status not in (("running",) if by_itself else ("running", "paused", "failed")):
+            raise Conflict(f"Run {folder.name} cannot go on: it is {status}. Start a new run with the same settings.")
+        if by_itself and step <= int(raw.get("resumed_from", 0)):
+            raise Conflict(f"Run {folder.name} got no further since it was last resumed. Look at its log before resuming it.")
+        (folder / "pause").unlink(missing_ok=True)
+        words = f"Waiting to go on from step {step}." if step else "Waiting for its turn; it begins again from the start."
+        resumed = {"resumed_from": step} if by_itself else {}
+        Journal(folder).status(status="queued", message=words, ended_at=None, durable=True, **resumed)
+
+
+def enforce(folder: Path, grace: float = GRACE) -> None:
+    """Carry out what was asked for: a run nobody works on is cancelled or paused, a trainer that ignored a stop for `grace` seconds is
+    killed. Returns at once and does nothing when nothing was asked for or the run is over; call it again until it is.
+    """
+    stop, wait = folder / "stop", folder / "pause"
     try:
-        asked = (folder / "stop").stat().st_mtime
+        asked = (stop if stop.exists() else wait).stat().st_mtime
     except FileNotFoundError:
         return
     lock = take(folder / "lock", wait=0)
     if lock is None:
-        if time.time() - asked >= grace:
+        if stop.exists() and time.time() - asked >= grace:
             _signal(folder, signal.SIGKILL, whole_group=True)
         return
     try:
-        if read_status(folder).get("status") not in TERMINAL:
+        status = read_status(folder).get("status")
+        if stop.exists() and status not in TERMINAL:
             Journal(folder).end("cancelled", STOPPED)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        elif status == "queued" and wait.exists():
+            Journal(folder).end("paused", paused_words(0))
     finally:
         os.close(lock)
+
+
+def paused_words(step: int) -> str:
+    return f"Paused at step {step}. Resume it whenever you like." if step else "Paused before its first step. Resume it whenever you like."
+
+
+def _mark(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # not touch(): asking twice does not renew the grace
 
 
 def cancel(folder: Path, grace: float = GRACE) -> RunState:

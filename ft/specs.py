@@ -11,6 +11,10 @@ from typing import Any, Self
 from ft.errors import BadInput
 
 ALL_LINEAR = "all-linear"
+OBJECTIVES = ("sft", "dpo", "kto")
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
+SCHEDULES = ("cosine", "linear", "constant")
+STOP_ON = ("loss", "rougeL", "meteor", "bleu")
 
 
 def digest(value: Any) -> str:
@@ -78,6 +82,9 @@ class TrainSpec(_Spec):
     """One training run, whole: the same JSON from the screen, from a file and in the run directory."""
 
     name: str = "adapter"
+    objective: str = "sft"  # sft: right answers; dpo: better against worse; kto: good and bad answers one by one
+    beta: float = 0.1  # dpo and kto: how closely it stays with the model it starts from
+    start_from: str = ""  # an adapter to go on from; its LoRA settings are kept
     lora: LoraSpec = field(default_factory=LoraSpec)
     learning_rate: float = 2e-4
     epochs: float = 3.0
@@ -87,10 +94,17 @@ class TrainSpec(_Spec):
     max_length: int = 512
     warmup: float = 0.1  # share of the steps
     schedule: str = "cosine"
+    optimizer: str = "adamw"
+    packing: bool = False  # several short examples in one row
+    group_by_length: bool = True  # examples of like length together, so that less is padding
     weight_decay: float = 0.0
     quantisation: str = "none"  # none | 8bit | 4bit
     evaluations: int = 6  # validation points over the run
     patience: int = 3  # evaluations without improvement before stopping; 0: never
+    stop_on: str = "loss"  # what "improvement" means, and which step's weights are kept
+    samples: int = 8  # validation answers written and scored at each evaluation
+    sample_tokens: int = 96
+    checkpoint_minutes: float = 10.0  # at least this often; at each evaluation too
     seed: int = 7
     system_prompt: str = ""
 
@@ -120,7 +134,20 @@ class TrainSpec(_Spec):
             (1 <= self.accumulation <= 256, f"accumulation is {self.accumulation}: choose 1 to 256."),
             (32 <= self.max_length <= 131072, f"max_length is {self.max_length}: choose 32 to 131072 tokens."),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: choose 0 up to, not including, 1 (a share of the steps)."),
-            (self.schedule in ("cosine", "linear", "constant"), f"schedule is {self.schedule!r}: choose cosine, linear or constant."),
+            (self.schedule in SCHEDULES, f"schedule is {self.schedule!r}: choose cosine, linear or constant."),
+            (self.objective in OBJECTIVES, f"objective is {self.objective!r}: choose sft, dpo or kto."),
+            (0 < self.beta <= 5, f"beta is {self.beta}: choose above 0, up to 5 (0.1 is usual)."),
+            (self.optimizer in OPTIMIZERS, f"optimizer is {self.optimizer!r}: choose adamw, or on a GPU adamw_8bit or paged_adamw_8bit."),
+            (self.stop_on in STOP_ON, f"stop_on is {self.stop_on!r}: choose loss, rougeL, meteor or bleu."),
+            (self.stop_on == "loss" or self.samples > 0, f"stop_on is {self.stop_on}, which needs written answers: set samples above 0."),
+            (0 <= self.samples <= 256, f"samples is {self.samples}: choose 0 (none) to 256."),
+            (1 <= self.sample_tokens <= 1024, f"sample_tokens is {self.sample_tokens}: choose 1 to 1024."),
+            (self.checkpoint_minutes > 0, f"checkpoint_minutes is {self.checkpoint_minutes}: choose above 0 (10 is usual)."),
+            (self.objective == "sft" or not self.packing, f"packing is on, which {self.objective} cannot use: switch it off."),
+            (
+                self.objective != "kto" or self.batch_size > 1,
+                f"batch_size is {self.batch_size}: kto compares within a batch, choose 2 or more.",
+            ),
             (self.quantisation in ("none", "8bit", "4bit"), f"quantisation is {self.quantisation!r}: choose none, 8bit or 4bit."),
             (1 <= self.evaluations <= 100, f"evaluations is {self.evaluations}: choose 1 to 100."),
             (self.patience >= 0, f"patience is {self.patience}: choose 0 (never stop early) or more."),

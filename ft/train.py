@@ -5,14 +5,36 @@ Started by `ft.runs.start`, which passes on the locks it took; by hand it takes 
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ft import runs
+from ft import checkpoints, runs
 from ft.errors import UserError
-from ft.journal import TERMINAL, Journal
+from ft.journal import TERMINAL, Journal, read_status
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What people ask of a run under way: to stop for good, or to save and go. A signal from the system means the latter."""
+
+    folder: Path
+    signals: list[int] = field(default_factory=list)
+
+    @property
+    def stop(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    @property
+    def pause(self) -> bool:
+        return bool(self.signals) or (self.folder / "pause").exists()
+
+    def __call__(self) -> bool:
+        """Whether to leave what is being done."""
+        return self.pause or self.stop
 
 
 def main(folder: Path, inherited: tuple[int, ...]) -> int:
@@ -22,25 +44,35 @@ def main(folder: Path, inherited: tuple[int, ...]) -> int:
     if not inherited and None in (runs.take(folder / "lock"), runs.take(folder.parent / "lease")):
         print("This run, or another one beside it, is already training. Wait for it or cancel it first.", file=sys.stderr)
         return 1
-    if runs.state(folder).status in TERMINAL and not inherited:
+    if read_status(folder).get("status") in TERMINAL and not inherited:
         print("This run is over. Start a new run with the same settings.", file=sys.stderr)
         return 1
     journal = Journal(folder)
+    journal.reserve()
     journal.status(status="running", message="Loading the base model.", pid=os.getpid())
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    wishes = Wishes(folder)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: wishes.signals.append(number))
     give_way()
     try:
         from ft.trainer import fit
 
-        done = fit(runs.read(folder), journal, lambda: bool(asked) or (folder / "stop").exists())
-        journal.end("finished" if done else "cancelled", done or runs.STOPPED)
+        done = fit(runs.read(folder), journal, wishes)
     except BaseException as error:
         traceback.print_exc()
         journal.end("failed", words(error))
         return 1
+    say_how_it_ended(journal, wishes, done)
     return 0
+
+
+def say_how_it_ended(journal: Journal, wishes: Wishes, done: str | None) -> None:
+    saved = journal.folder / "checkpoints"
+    if done is None and not wishes.stop:
+        journal.end("paused", runs.paused_words(checkpoints.step_of(checkpoints.newest(saved))))
+        return
+    journal.end("finished" if done else "cancelled", done or runs.STOPPED)
+    shutil.rmtree(saved, ignore_errors=True)
 
 
 def give_way() -> None:
@@ -54,10 +86,11 @@ def words(error: BaseException) -> str:
     """Why it failed, fit to show."""
     if isinstance(error, UserError):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    said = str(error).lower()
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in said:
         return "The machine ran out of memory. Lower batch size or maximum length, or choose 4bit quantisation, then start again."
-    if isinstance(error, OSError) and error.errno == 28:
-        return "The disk is full, so the adapter could not be saved. Make room, then start the run again."
+    if isinstance(error, OSError) and error.errno in (27, 28, 122):
+        return "The disk is full, so the run's files could not be written. Make room, then resume the run."
     return f"Training stopped on an unexpected error ({type(error).__name__}). The run's log has the details; start again after looking."
 
 

@@ -1,74 +1,172 @@
-"""Trains one adapter by TRL's SFTTrainer: `fit` reads the run directory, trains, keeps the best step, saves the adapter or nothing.
+"""Trains one adapter by TRL's trainers: `fit` reads the run directory, trains or goes on, keeps the best step, saves the adapter.
 
 The loss is on the answer and its end-of-turn token only, and rows are tokenised by `ft.template`, as they are for answering.
 Torch side. Must not know the database, the screens or reviewers.
 """
 
 import contextlib
-import os
-import platform
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import save_file
-from trl import SFTConfig
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 
-from ft.errors import BadInput, Unavailable
-from ft.journal import Journal, write_whole
-from ft.losses import IGNORED, AnswerTrainer
+from ft import checkpoints
+from ft.adapters import vet
+from ft.encoding import Encoded, encode_row, fit_in, length, mismatched, pack
+from ft.errors import BadInput
+from ft.journal import Journal
+from ft.losses import Judged
 from ft.models import LoadedBase, load
-from ft.runs import Row, RunFiles, rows
+from ft.objectives import Objective, put_back, steps_of
+from ft.rundir import RunFiles, rows
+from ft.sampling import Asked, answers
+from ft.saving import base_name, save_adapter, write_record
 from ft.specs import ALL_LINEAR, LoraSpec, TrainSpec
-from ft.template import encode, encode_answer, messages_for, template_hash
-from ft.watch import Watch
+from ft.template import encode, messages_for
+from ft.watch import Watch, Wishes
 
 VALIDATION_ROWS = 256  # more cost time at every validation and change the curve little
 LOGGED_STEPS = 500  # about so many points make a curve
+FULL = ("no space left", "file too large", "quota", "inline_container", "unexpected pos")  # torch's writer says it in its own way
 CHECKPOINT_ABOVE = 1_000_000_000  # parameters
-Tokens = list[dict[str, list[int]]]
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "safetensors")
 
 
-def fit(given: RunFiles, journal: Journal, should_stop: Callable[[], bool]) -> str | None:
-    """Train what spec.json asks for. Returns the closing sentence, or None when it was stopped. Raises UserError."""
-    began = time.time()
-    spec = given.spec
+def fit(given: RunFiles, journal: Journal, wishes: Wishes) -> str | None:
+    """Train what spec.json asks for. Returns the closing sentence, or None when it was stopped or paused. Raises UserError."""
+    spec, folder = given.spec, journal.folder
     if problems := spec.problems():
         raise BadInput(" ".join(problems))
     base = load_base(given)
     keep_gradients_exact(base.model)
     check_targets(base.model, spec.lora)
-    if should_stop():
+    check_device(spec, base)
+    if wishes():
         return None
-    train, validation, left_out = read_rows(given, base, journal)
-    with scratch(journal.folder / "work") as work:
-        batches = [collator(base)(validation[i : i + spec.batch_size]) for i in range(0, len(validation), spec.batch_size)]
-        watch = Watch(journal, batches, spec.evaluations, spec.patience, spec.learning_rate, should_stop)
-        trainer = AnswerTrainer(
-            model=base.model, args=settings(spec, base, work, len(train)), train_dataset=Dataset.from_list(train),
-            processing_class=base.tokenizer, data_collator=collator(base), peft_config=lora_config(spec.lora), callbacks=[watch],
-        )  # fmt: skip
-        journal.event("start", train_rows=len(train), validation_rows=len(validation), left_out=left_out, **choices(base, given))
-        watch.count_tokens = lambda: trainer.tokens_seen
-        trainer.train()
-        if watch.stopped or should_stop():
+    data = read_rows(given, base, journal)
+    with scratch(folder / "work") as work:
+        trainer, watch = assemble(spec, base, data, journal, wishes, work)
+        saved = checkpoints.newest(folder / "checkpoints")
+        if saved:
+            watch.read_state(saved)
+        else:
+            facts = {"left_out": data.left_out, "objective": spec.objective, **choices(base, given)}
+            journal.event("start", train_rows=len(data.train), validation_rows=len(data.validation), **facts)
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+        if watch.left or wishes.stop:
             return None
         watch.restore_best(trainer.model)
-        saved = save_adapter(trainer.model, work / "adapter", base_name(base), base.shape.base_hash)
-        facts = {"rows": {"train": len(train), "validation": len(validation), "left_out": left_out, "held_out": given.held_out}}
-        write_record(journal.folder, given, base, watch, trainer.state.global_step, time.time() - began, facts | saved)
-        (work / "adapter").rename(journal.folder / "adapter")
-        sync(journal.folder)
-    journal.event("saved", watch.best_step, **saved)
+        made = save_adapter(trainer.model, work / "adapter", base_name(base), base.shape.base_hash)
+        write_record(folder, given, base, {**choices(base, given), **outcome(watch, trainer), "rows": data.counts(given.held_out), **made})
+        (work / "adapter").rename(folder / "adapter")
+        checkpoints.sync(folder)
+    journal.event("saved", watch.kept.best_step, **made)
     return closing(watch, journal)
+
+
+def assemble(
+    spec: TrainSpec, base: LoadedBase, data: "Data", journal: Journal, wishes: Wishes, work: Path, model: Any = None
+) -> tuple[Any, Watch]:  # fmt: skip
+    """The trainer and its watch, connected. `model` is the base with its adapter, where it is there already."""
+    pad, size = base.pad_token, spec.batch_size
+    collate = Objective.collator(spec.objective, pad)
+    judged = Judged(spec.objective, [collate(data.validation[at : at + size]) for at in range(0, len(data.validation), size)], spec.beta)
+
+    def write(model: Any, should_stop: Callable[[], bool]) -> list[str]:
+        return answers(model, base, data.asked, spec.sample_tokens, should_stop)
+
+    watch = Watch(journal, spec, wishes, judged, write, data.asked)
+    dataset = Dataset.from_list(data.train)
+    trainer = Objective.trainers[spec.objective](
+        model=model or with_adapter(base, spec, journal.folder / "start"), args=settings(spec, base, work, len(data.train)),
+        train_dataset=dataset, processing_class=base.tokenizer, data_collator=Objective.collator(spec.objective, pad, spec.packing),
+        callbacks=[watch],
+    )  # fmt: skip
+    if "ref" in trainer.model.peft_config and not (journal.folder / "start").exists():
+        trainer.model.delete_adapter("ref")  # TRL's copy of a fresh adapter: the base alone says the same, for half the work
+    trainer.encoded, trainer.grouped = data.train, spec.group_by_length
+    trainer.save_into = saver(watch, journal)
+    watch.trainer = trainer
+    return trainer, watch
+
+
+def saver(watch: Watch, journal: Journal) -> Callable[[Callable[[Path], None]], None]:
+    """Writes checkpoints. One that cannot be written costs only itself: the run goes on, and says so."""
+
+    def save(write_state: Callable[[Path], None]) -> None:
+        def fill(folder: Path) -> None:
+            write_state(folder)
+            watch.write_state(folder)
+
+        step = watch.trainer.state.global_step
+        try:
+            checkpoints.write(journal.folder / "checkpoints", step, fill)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = "the disk is full" if out_of_space(error) else str(error).splitlines()[0]
+            journal.event(
+                "warning", step, message=f"The checkpoint of step {step} could not be saved: {reason}. Training goes on; make room."
+            )
+            return
+        journal.status(saved=step)
+        journal.event("checkpoint", step)
+
+    return save
+
+
+def out_of_space(error: BaseException) -> bool:
+    said = str(error).lower()
+    return getattr(error, "errno", None) in (27, 28, 122) or any(words in said for words in FULL)
+
+
+class Data:
+    """Rows as tokens: to train on, to validate on, to answer; and how many were too long."""
+
+    def __init__(self, train: list[Encoded], validation: list[Encoded], asked: Sequence[Asked], examples: int, left_out: int) -> None:
+        self.train, self.validation, self.asked, self.examples, self.left_out = train, validation, asked, examples, left_out
+
+    def counts(self, held_out: bool) -> dict[str, Any]:
+        return {"train": self.examples, "validation": len(self.validation), "left_out": self.left_out, "held_out": held_out}
+
+
+def read_rows(given: RunFiles, base: LoadedBase, journal: Journal) -> Data:
+    """A row over the maximum length is left out and told: a cut answer would teach to stop short."""
+    spec, limit = given.spec, min(given.spec.max_length, base.context_length)
+    kept, left_out, longest = {}, 0, 0
+    for name in ("train", "validation"):
+        encoded = [encode_row(base.tokenizer, row, spec.system_prompt, spec.objective) for row in rows(journal.folder, name)]
+        longest = max([longest, *map(length, encoded)])
+        kept[name], cut = fit_in(encoded, limit)
+        left_out += len(cut)
+    remedy = f"The longest has {longest} tokens: raise max_length (now {limit}) to take them in."
+    if not kept["train"] or not kept["validation"]:
+        raise BadInput(f"No row for {'training' if not kept['train'] else 'validation'} fits into {limit} tokens. {remedy}")
+    if left_out and not (journal.folder / "checkpoints").exists():
+        journal.event("warning", message=f"{left_out} rows are longer than {limit} tokens and were left out. {remedy}")
+    examples = len(kept["train"])
+    train = pack(kept["train"], limit) if spec.packing else kept["train"]
+    if spec.objective == "kto":
+        train = mismatched(train)
+    return Data(train, kept["validation"][:VALIDATION_ROWS], to_ask(given, base, rows(journal.folder, "validation")), examples, left_out)
+
+
+def to_ask(given: RunFiles, base: LoadedBase, validation: Sequence[dict[str, str]]) -> list[Asked]:
+    """The first validation prompts that leave room to answer, each once."""
+    spec = given.spec
+    found: dict[str, Asked] = {}
+    for row in validation:
+        if row.get("label") == "bad" or len(found) == spec.samples:
+            continue
+        tokens = encode(base.tokenizer, messages_for(row["instruction"], row.get("input", ""), spec.system_prompt))
+        words = "\n\n".join(part for part in (row["instruction"], row.get("input", "")) if part.strip())
+        if len(tokens) + spec.sample_tokens <= base.context_length:
+            found.setdefault(words, Asked(tokens, words, row["output"]))
+    return list(found.values())
 
 
 def load_base(given: RunFiles) -> LoadedBase:
@@ -110,34 +208,21 @@ def check_targets(model: torch.nn.Module, lora: LoraSpec) -> None:
         raise BadInput(f"This base has no module {', '.join(unknown)} that can be trained. Choose all-linear, or from: {known}.")
 
 
-def encode_row(tokenizer: Any, row: Row, system: str) -> dict[str, list[int]]:
-    """input_ids and labels of one row: the prompt as it is encoded for answering, then the answer and its end-of-turn token."""
-    prompt = encode(tokenizer, messages_for(row["instruction"], row.get("input", ""), system))
-    answer = encode_answer(tokenizer, row["output"])
-    return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + answer}
+def check_device(spec: TrainSpec, base: LoadedBase) -> None:
+    if spec.optimizer != "adamw" and base.device != "cuda":
+        raise BadInput(f"The optimizer {spec.optimizer} needs a GPU, and training runs on {base.device} here. Choose adamw.")
 
 
-def read_rows(given: RunFiles, base: LoadedBase, journal: Journal) -> tuple[Tokens, Tokens, int]:
-    """(train, validation, rows left out). A row over the maximum length is left out and told: a cut answer would teach to stop short."""
-    spec = given.spec
-    limit = min(spec.max_length, base.context_length)
-    kept: dict[str, Tokens] = {}
-    longest, left_out = 0, 0
-    for name in ("train", "validation"):
-        encoded = [encode_row(base.tokenizer, row, spec.system_prompt) for row in rows(journal.folder, name)]
-        longest = max([longest, *(len(row["input_ids"]) for row in encoded)])
-        kept[name] = [row for row in encoded if len(row["input_ids"]) <= limit]
-        left_out += len(encoded) - len(kept[name])
-    remedy = f"The longest has {longest} tokens: raise max_length (now {limit}) to take them in."
-    if not kept["train"] or not kept["validation"]:
-        raise BadInput(f"No row for {'training' if not kept['train'] else 'validation'} fits into {limit} tokens. {remedy}")
-    if left_out:
-        journal.event("warning", message=f"{left_out} rows are longer than {limit} tokens and were left out. {remedy}")
-    return kept["train"], kept["validation"][:VALIDATION_ROWS], left_out
-
-
-def collator(base: LoadedBase) -> DataCollatorForLanguageModeling:
-    return DataCollatorForLanguageModeling(pad_token_id=base.pad_token)
+def with_adapter(base: LoadedBase, spec: TrainSpec, start: Path) -> PeftModel:
+    """The base with the adapter to train: a fresh one, or a copy of the one in `start`."""
+    torch.manual_seed(spec.seed)  # fresh weights are random
+    model = get_peft_model(base.model, lora_config(spec.lora))
+    if start.exists():
+        found = vet(start, base.shape)
+        if not found.ok:
+            raise BadInput(f"The adapter to go on from does not fit this base: {' '.join(found.reasons)} Choose another, or begin fresh.")
+        put_back(model, load_file(start / "adapter_model.safetensors"))
+    return model
 
 
 def lora_config(lora: LoraSpec) -> LoraConfig:
@@ -147,18 +232,22 @@ def lora_config(lora: LoraSpec) -> LoraConfig:
     )  # fmt: skip
 
 
-def settings(spec: TrainSpec, base: LoadedBase, work: Path, train_rows: int) -> SFTConfig:
+def settings(spec: TrainSpec, base: LoadedBase, work: Path, train_rows: int) -> Any:
     on_cpu = base.device == "cpu"
-    steps = spec.max_steps or spec.epochs * train_rows / (spec.batch_size * spec.accumulation)
-    return SFTConfig(
+    steps = steps_of(train_rows, spec.batch_size, spec.accumulation, spec.epochs, spec.max_steps)
+    common = dict(
         output_dir=str(work), use_cpu=on_cpu, bf16=False, fp16=base.dtype == "float16", dataloader_pin_memory=not on_cpu,
-        per_device_train_batch_size=spec.batch_size, gradient_accumulation_steps=spec.accumulation,
+        per_device_train_batch_size=spec.batch_size, gradient_accumulation_steps=spec.accumulation, optim=optimizer(spec.optimizer),
         learning_rate=spec.learning_rate, lr_scheduler_type=spec.schedule, warmup_steps=spec.warmup, weight_decay=spec.weight_decay,
-        num_train_epochs=spec.epochs, max_steps=spec.max_steps or -1, seed=spec.seed, train_sampling_strategy="group_by_length",
-        max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, gradient_checkpointing=checkpointing(base),
+        num_train_epochs=spec.epochs, max_steps=spec.max_steps or -1, seed=spec.seed, gradient_checkpointing=checkpointing(base),
         logging_steps=max(1, round(steps / LOGGED_STEPS)), logging_nan_inf_filter=False, logging_first_step=True,
-        save_strategy="no", eval_strategy="no", report_to="none", disable_tqdm=True,
+        save_strategy="no", eval_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
     )  # fmt: skip
+    return Objective.configs[spec.objective](**common, **Objective.options(spec.objective, spec.beta))
+
+
+def optimizer(name: str) -> str:
+    return {"adamw": "adamw_torch"}.get(name, name)
 
 
 def checkpointing(base: LoadedBase) -> bool:
@@ -173,11 +262,6 @@ def choices(base: LoadedBase, given: RunFiles) -> dict[str, Any]:
     return {"device": base.device, "dtype": base.dtype, "quantisation": base.quantisation, "reasons": reasons}
 
 
-def base_name(base: LoadedBase) -> str:
-    """The base's name as an adapter may carry it: a hub id or a folder's name, never a path of this machine."""
-    return Path(base.shape.name).name if Path(base.shape.name).is_absolute() or base.shape.name.startswith((".", "~")) else base.shape.name
-
-
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A working folder that is gone afterwards, so that a full disk leaves room for saying so."""
@@ -189,65 +273,19 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def save_adapter(model: Any, folder: Path, name: str, base_hash: str) -> dict[str, Any]:
-    """Write adapter_config.json and adapter_model.safetensors, synced to disk. Returns their facts.
-
-    Only what an adapter needs is written: no bias, no other modules, no path. Half precision is exact to 1 in 2,000 and half the size.
-    The metadata has one key, since the library writes several in random order and equal runs would differ.
-    """
-    tensors = {key: value.detach().float().cpu().contiguous() for key, value in get_peft_model_state_dict(model).items()}
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise BadInput("The adapter's weights are not finite numbers. Lower the learning rate and start again.")
-    dtype = torch.float16 if all(float(value.abs().max()) < 6e4 for value in tensors.values()) else torch.float32
-    config = model.peft_config["default"]
-    folder.mkdir(mode=0o700)
-    write_whole(folder / "adapter_config.json", {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name, "r": config.r, "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout, "bias": "none", "target_modules": sorted(config.target_modules),
-        "use_rslora": config.use_rslora, "use_dora": config.use_dora, "inference_mode": True, "fan_in_fan_out": False,
-    })  # fmt: skip
-    weights = folder / "adapter_model.safetensors"
-    try:
-        save_file({key: value.to(dtype) for key, value in tensors.items()}, weights, metadata={"base_hash": base_hash})
-        sync(weights)
-        sync(folder)
-    except Exception as error:
-        raise Unavailable(f"The adapter could not be saved ({error}). Make room on the disk, then start the run again.") from error
-    kept = str(dtype).removeprefix("torch.")
-    return {"adapter_bytes": weights.stat().st_size, "adapter_dtype": kept, "targets": sorted(config.target_modules)}
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_record(
-    folder: Path, given: RunFiles, base: LoadedBase, watch: Watch, steps: int, seconds: float, facts: Mapping[str, Any]
-) -> None:  # fmt: skip
-    """record.json: everything resolved, enough to tell this result from any other."""
-    write_whole(folder / "record.json", {
-        "run_id": given.run_id, "spec": given.spec.to_dict(), "spec_hash": given.spec.hash, "data_hash": given.data_hash,
-        "base": base_name(base), "base_hash": base.shape.base_hash, "template_hash": template_hash(base.tokenizer), **choices(base, given),
-        "steps": steps, "best_step": watch.best_step, "stopped_early": watch.early, "validation_loss_before": watch.before,
-        "validation_loss": watch.best, "train_tokens": watch.tokens, "seconds": round(seconds, 1), "versions": versions(), **facts,
-    })  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+def outcome(watch: Watch, trainer: Any) -> dict[str, Any]:
+    kept = watch.kept
+    return {
+        "steps": trainer.state.global_step, "best_step": kept.best_step, "stopped_early": watch.early,
+        "validation_loss_before": kept.before,
+        "validation_loss": kept.best, "train_tokens": trainer.tokens_seen, "seconds": round(watch.seconds, 1),
+    }  # fmt: skip
 
 
 def closing(watch: Watch, journal: Journal) -> str:
-    change = f"validation loss {watch.before:.3f} before, {watch.best:.3f} at the kept step {watch.best_step}"
-    if watch.best >= watch.before:
-        journal.event("warning", watch.best_step, message=f"The adapter is no better than the base on the validation rows ({change}).")
+    kept = watch.kept
+    change = f"validation loss {kept.before:.3f} before, {kept.best:.3f} at the kept step {kept.best_step}"
+    if kept.best >= kept.before:
+        journal.event("warning", kept.best_step, message=f"The adapter is no better than the base on the validation rows ({change}).")
     early = " It stopped early, since validation no longer improved." if watch.early else ""
     return f"Done: {change}.{early}"

@@ -3,162 +3,249 @@
 Torch side. Must not know the database, the screens, or how the run was set up.
 """
 
+import json
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ft.errors import BadInput
-from ft.journal import Journal
-from ft.losses import answer_nll, can_use_own_head
+from ft.journal import Journal, write_whole
+from ft.objectives import put_back, trainable
+from ft.sampling import scores, side_by_side
+from ft.specs import TrainSpec
 
 STEPS_BETWEEN = 5  # validating more often than this would cost a short run more than its training
 TELL_SECONDS = 2.0  # a step that is not logged is told this often
-Batch = dict[str, torch.Tensor]
+RISE = 1.02  # validation loss this much above its best is said at once, less of it at the second time in a row
+BEST, STATE = "best.safetensors", "watch.json"
 
 
-def validation_loss(model: Any, batches: list[Batch], should_stop: Callable[[], bool]) -> float:
-    """Mean negative log-likelihood over every answer token of `batches`: long answers weigh as much as they are long."""
-    was_training = model.training
-    model.eval()
-    total, tokens = 0.0, 0
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                if should_stop():
-                    break
-                moved = {key: value.to(model.device) for key, value in batch.items()}
-                nll, count = answer_nll(model, moved, own_head=can_use_own_head(model, 1))
-                total, tokens = total + float(nll), tokens + int(count)
-    finally:
-        model.train(was_training)
-    return total / max(tokens, 1)
+class Wishes(Protocol):
+    """What people ask of the run: `stop` for good, `pause` to save and go; called, whether either."""
+
+    @property
+    def stop(self) -> bool: ...
+
+    @property
+    def pause(self) -> bool: ...
+
+    def __call__(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a checkpoint remembers of the watching."""
+
+    before: float = math.inf
+    best: float = math.inf  # validation loss at the kept step
+    best_value: float = math.inf  # of what stops the run; lower is better, so scores are held negative
+    best_step: int = 0
+    without_gain: int = 0
+    warned: bool = False
+    logged_step: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validated: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Watch(TrainerCallback):
-    """One per run. After training: `best_step`, `before`, `best` (validation losses), `stopped`, `restore_best()`."""
+    """One per run. `validate(model, should_stop)` gives (loss, other numbers), `write(model, should_stop)` the sample answers.
+
+    After training: `kept`, `left` (asked to stop or pause), `early`, `restore_best()`.
+    """
 
     def __init__(
-        self, journal: Journal, batches: list[Batch], evaluations: int, patience: int, learning_rate: float, should_stop: Callable[[], bool]
-    ) -> None:
-        self.journal, self.batches, self.should_stop = journal, batches, should_stop
-        self.evaluations, self.patience, self.learning_rate = evaluations, patience, learning_rate
+        self, journal: Journal, spec: TrainSpec, wishes: Wishes,
+        validate: Callable[..., tuple[float, dict[str, float]]], write: Callable[..., list[str]] | None = None, asked: Any = (),
+    ) -> None:  # fmt: skip
+        self.journal, self.spec, self.wishes = journal, spec, wishes
+        self.validate, self.write, self.asked = validate, write, asked
+        self.trainer: Any = None
         self.every = 1
-        self.count_tokens: Callable[[], int] = lambda: 0
-        self.stopped = self.early = False
-        self.before = self.best = math.inf
-        self.best_step = self.without_gain = self.tokens = 0
+        self.left = self.early = False
+        self.kept = Kept()
         self._weights: dict[str, torch.Tensor] = {}
-        self._losses: list[tuple[int, float]] = []
-        self._validated: list[tuple[int, float]] = []
-        self._warned = False
         self._told = self._step_began = self._step_seconds = self._check_seconds = self._last_tokens = 0.0
+        self._saved_at = self._began = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
-        self.every = math.ceil(state.max_steps / min(self.evaluations, max(1, state.max_steps // STEPS_BETWEEN)))
-        self.before = self._validate(model, 0)
-        self.journal.status(message="Training.", step=0, steps=state.max_steps)
+        self.every = math.ceil(state.max_steps / min(self.spec.evaluations, max(1, state.max_steps // STEPS_BETWEEN)))
+        self._last_tokens = self.trainer.tokens_seen
+        if state.global_step:
+            self.journal.event("resumed", state.global_step, message=f"Went on from the checkpoint of step {state.global_step}.")
+            if state.global_step % self.every == 0 and self.kept.validated[-1][0] < state.global_step:  # paused while validating
+                self._check(model, state.global_step, control)
+        else:
+            loss, _value = self._validate(model, 0)
+            self.kept.before = math.inf if self.wishes() else loss
+        self.journal.status(message="Training.", step=state.global_step, steps=state.max_steps)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._step_began = time.monotonic()
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._heed_stop(control)
+        if self.wishes.stop:
+            self._leave(control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         took = time.monotonic() - self._step_began
-        self._step_seconds = took if state.global_step == 1 else 0.9 * self._step_seconds + 0.1 * took
+        self._step_seconds = 0.9 * self._step_seconds + 0.1 * took if self._step_seconds else took
         if time.monotonic() - self._told > TELL_SECONDS:
             self._tell(state)
-        self._heed_stop(control)
-        if not self.stopped and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+        if self.wishes.stop:
+            self._leave(control)
+            return
+        last = state.global_step == state.max_steps
+        if state.global_step % self.every == 0 or last:
             self._check(model, state.global_step, control)
+            control.should_save = not last and not self.early and not self.left
+        if self.wishes.pause and not last:
+            control.should_save = math.isfinite(self.kept.before)
+            self._leave(control)
+        elif time.monotonic() - self._saved_at > 60 * self.spec.checkpoint_minutes and not last:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:  # fmt: skip
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or state.global_step == self.kept.logged_step:
             return
-        step, loss = state.global_step, float(logs["loss"])
+        step, steps = state.global_step, state.global_step - self.kept.logged_step
+        loss, self.trainer.loss_sum = self.trainer.loss_sum / steps, 0.0
+        self.kept.logged_step = step
         self._refuse_nan(loss, step)
-        self._losses.append((step, loss))
-        self.tokens = self.count_tokens()
-        left = self._tell(state)
+        self.kept.losses.append((step, loss))
         self.journal.event(
             "train", step, steps=state.max_steps, loss=loss, learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"),
-            tokens_per_second=self._pace(args.logging_steps), seconds_left=left,
+            margin=logs.get("rewards/margins"), tokens_per_second=self._pace(steps), memory=peak_memory(), seconds_left=self._tell(state),
         )  # fmt: skip
 
     def _tell(self, state: TrainerState) -> float:
         """Where it stands, into the status file; returns the seconds left."""
         left = self._seconds_left(state)
-        self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left)
+        self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left, peak_memory=peak_memory())
         self._told = time.monotonic()
         return left
 
     def _refuse_nan(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
+            rate = self.spec.learning_rate
+            cause = "the learning rate is too high" if rate > 3e-4 else "half precision overflowed, or a row holds something odd"
             raise BadInput(
-                f"The loss became {loss} at step {step}, so nothing more can be learnt. "
-                f"Lower the learning rate (now {self.learning_rate:g}) and start again."
+                f"The loss became {loss} at step {step}, so nothing more can be learnt: most likely {cause}. "
+                f"Lower the learning rate (now {rate:g}) and start again."
             )
 
-    def _heed_stop(self, control: TrainerControl) -> None:
-        if self.should_stop():
-            self.stopped = control.should_training_stop = control.should_epoch_stop = True
+    def _leave(self, control: TrainerControl) -> None:
+        self.left = control.should_training_stop = control.should_epoch_stop = True
 
     def _check(self, model: Any, step: int, control: TrainerControl) -> None:
-        loss = self._validate(model, step)
-        self._heed_stop(control)
-        if self.stopped:
+        loss, value = self._validate(model, step)
+        if self.wishes():
+            self._leave(control)
             return
-        if loss < self.best:
-            self.best, self.best_step, self.without_gain = loss, step, 0
-            self._weights = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+        kept = self.kept
+        if value < kept.best_value:
+            kept.best, kept.best_value, kept.best_step, kept.without_gain = loss, value, step, 0
+            self._weights = trainable(model)
         else:
-            self.without_gain += 1
-            self._warn_if_memorising(step, loss)
-        if self.patience and self.without_gain >= self.patience:
+            kept.without_gain += 1
+        self._warn_if_memorising(step, loss)
+        if self.spec.patience and kept.without_gain >= self.spec.patience:
             self.early = control.should_training_stop = True
 
-    def _validate(self, model: Any, step: int) -> float:
+    def _validate(self, model: Any, step: int) -> tuple[float, float]:
+        """(loss, the value to be lowered)."""
         began = time.monotonic()
-        loss = validation_loss(model, self.batches, self.should_stop)
+        loss, facts = self.validate(model, self.wishes)
+        if self.wishes():
+            return loss, math.inf
+        self._refuse_nan(loss, step)
+        more = {"perplexity": math.exp(min(loss, 700))} if self.spec.objective == "sft" else {}
+        self.journal.event("validation", step, loss=loss, seconds=time.monotonic() - began, **more, **facts)
+        self.kept.validated.append((step, loss))
+        found = self._write(model, step)
         self._check_seconds = time.monotonic() - began
-        if not self.should_stop():
-            self._refuse_nan(loss, step)
-            self.journal.event("validation", step, loss=loss, perplexity=math.exp(min(loss, 700)), seconds=self._check_seconds)
-            self._validated.append((step, loss))
-        return loss
+        named = next((name for name in found if name.startswith(self.spec.stop_on)), "")
+        return loss, -found[named] if named else loss
+
+    def _write(self, model: Any, step: int) -> dict[str, float]:
+        """Scores of answers written now; empty where none were asked for."""
+        if not self.write or not self.asked:
+            return {}
+        began = time.monotonic()
+        written = self.write(model, self.wishes)
+        if len(written) < len(self.asked):
+            return {}
+        found = scores(written, self.asked)
+        self.journal.event(
+            "samples", step, n=len(written), scores=found, texts=side_by_side(written, self.asked), seconds=time.monotonic() - began
+        )  # fmt: skip
+        return found
 
     def _warn_if_memorising(self, step: int, loss: float) -> None:
         """Once per run, when validation has turned while training still falls."""
-        since = [value for at, value in self._losses if at > self.best_step]
-        until = [value for at, value in self._losses if at <= self.best_step][-len(since) :]
-        if self._warned or not since or not until or sum(since) / len(since) >= sum(until) / len(until):
+        best_step, best = min(self.kept.validated, key=lambda point: point[1])
+        since = [value for at, value in self.kept.losses if at > best_step]
+        until = [value for at, value in self.kept.losses if at <= best_step][-len(since) :]
+        falls = bool(since and until) and sum(since) / len(since) < sum(until) / len(until)
+        risen = loss > best * RISE or (loss > best and self.kept.without_gain > 1)
+        if self.kept.warned or not risen or not falls:
             return
-        self._warned = True
+        self.kept.warned = True
         self.journal.event(
             "warning", step,
-            message=f"Validation loss has risen from {self.best:.3f} (step {self.best_step}) to {loss:.3f} (step {step}) while training "
+            message=f"Validation loss has risen from {best:.3f} (step {best_step}) to {loss:.3f} (step {step}) while training "
             "loss still falls: the adapter is starting to learn its examples by heart. The weights of the best step are kept.",
         )  # fmt: skip
 
-    def _pace(self, steps: float) -> float:
-        new, self._last_tokens = self.tokens - self._last_tokens, self.tokens
+    def _pace(self, steps: int) -> float:
+        new, self._last_tokens = self.trainer.tokens_seen - self._last_tokens, self.trainer.tokens_seen
         return new / max(self._step_seconds * max(steps, 1), 1e-9)
 
     def _seconds_left(self, state: TrainerState) -> float:
         left = state.max_steps - state.global_step
         return left * self._step_seconds + math.ceil(left / self.every) * self._check_seconds
 
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, pauses left out."""
+        return self.kept.seconds + time.monotonic() - self._began
+
+    def write_state(self, folder: Path) -> None:
+        kept = {name: getattr(self.kept, name) for name in Kept.__slots__}
+        write_whole(folder / STATE, {**kept, "seconds": self.seconds}, durable=False)
+        if self._weights:
+            save_file(self._weights, folder / BEST)
+
+    def read_state(self, folder: Path) -> None:
+        raw = json.loads((folder / STATE).read_bytes())
+        infinite = {name: math.inf if raw[name] is None else raw[name] for name in ("before", "best", "best_value")}
+        points = {name: [(at, value) for at, value in raw[name]] for name in ("losses", "validated")}
+        self.kept = Kept(**{**raw, **infinite, **points})
+        if (folder / BEST).exists():
+            self._weights = load_file(folder / BEST)
+
     def restore_best(self, model: Any) -> None:
         """Put the weights of the best validation step back into the model."""
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self._weights:
-                    parameter.copy_(self._weights[name])
+        if self._weights:
+            put_back(model, self._weights)
+
+
+def peak_memory() -> int:
+    """Bytes: the most that this process has held, on the GPU where there is one, else in main memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

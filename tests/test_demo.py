@@ -16,7 +16,7 @@ from ft import curate, metrics
 from ft.adapters import fingerprint, vet
 from ft.bases import describe_base
 from ft.scripted import ScriptedEngine
-from ft.specs import DecodeSpec
+from ft.specs import DecodeSpec, TrainSpec
 from review.services.house import House, build
 from review.settings import Settings
 
@@ -103,7 +103,7 @@ def test_nothing_in_the_demo_names_a_machine_s_path() -> None:
 
 def test_the_record_is_of_a_run_on_these_tickets_with_these_settings() -> None:
     found = record()
-    assert found["spec"] == json.loads(json.dumps(SPEC.to_dict()))
+    assert TrainSpec.from_dict(found["spec"]) == SPEC
     assert found["rows"] == {"train": len(SPLIT["train"]), "validation": len(SPLIT["validation"]), "left_out": 0, "held_out": False}
     assert found["data_hash"] == data_hash()
     assert found["validation_loss"] < found["validation_loss_before"]

@@ -20,7 +20,7 @@ from ft.specs import LoraSpec, TrainSpec
 from tests.trainable import tiny_base
 
 ROWS = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}."} for n in range(20)]
-QUICK = TrainSpec(name="t", lora=LoraSpec(rank=2, alpha=4), max_steps=4, accumulation=1)
+QUICK = TrainSpec(name="t", lora=LoraSpec(rank=2, alpha=4), max_steps=4, accumulation=1, samples=0)
 LONG = QUICK.with_(max_steps=100_000)
 NOWHERE = BaseChoice("/nowhere", "/nowhere")
 
@@ -206,7 +206,7 @@ def test_a_run_sees_one_gpu(visible: str | None, used: str, monkeypatch: pytest.
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert runs._environment()["CUDA_VISIBLE_DEVICES"] == used
+    assert runs.environment()["CUDA_VISIBLE_DEVICES"] == used
 
 
 def test_cancelling_a_running_run_leaves_no_adapter_and_no_process(home: Path, tiny: BaseChoice) -> None:
@@ -247,11 +247,14 @@ def test_asking_twice_does_not_renew_the_grace(home: Path) -> None:
     assert (folder / "stop").stat().st_mtime == 1
 
 
-def test_sigterm_cancels(home: Path, tiny: BaseChoice) -> None:
+def test_a_signal_from_the_system_pauses_and_loses_nothing(home: Path, tiny: BaseChoice) -> None:
     folder = started(home, "r1", LONG, tiny)
     waited(folder, lambda state: state.step >= 1)
     os.kill(process_of(folder), signal.SIGTERM)
-    assert ended(folder).status == "cancelled"
+    state = waited(folder, lambda state: state.status == "paused")
+    assert state.saved >= 1
+    assert runs.cancel(folder).status == "cancelled"
+    assert not (folder / "checkpoints").exists()
 
 
 def test_a_killed_trainer_is_lost(home: Path, tiny: BaseChoice) -> None:

@@ -18,7 +18,7 @@ from ft.specs import LoraSpec, TrainSpec
 from tests.trainable import byte_tokenizer, tiny_base
 
 ROWS = [{"instruction": f"What is the code of door {n}?", "input": "", "output": f"The code is {n * 7}."} for n in range(24)]
-SPEC = TrainSpec(name="t", lora=LoraSpec(rank=4, alpha=8), learning_rate=5e-3, max_steps=12, accumulation=1)
+SPEC = TrainSpec(name="t", lora=LoraSpec(rank=4, alpha=8), learning_rate=5e-3, max_steps=12, accumulation=1, samples=0)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,32 @@ def never() -> bool:
     return False
 
 
+class Wish:
+    """Wishes for a stop (or a pause) from the moment that `when` says so."""
+
+    def __init__(self, when: Callable[[], bool] = never, kind: str = "stop") -> None:
+        self.when, self.kind, self.felt = when, kind, False
+
+    def __call__(self) -> bool:
+        self.felt = self.felt or self.when()
+        return self.felt
+
+    @property
+    def stop(self) -> bool:
+        return self.kind == "stop" and self()
+
+    @property
+    def pause(self) -> bool:
+        return self.kind == "pause" and self()
+
+
 def fitted(
     root: Path, spec: TrainSpec, base: BaseChoice, rows: Any = None, validation: Any = (), stop: Callable[[], bool] = never
 ) -> tuple[Path, str | None, list[Event]]:  # fmt: skip
     from ft.trainer import fit
 
     folder = runs.create(root, "r1", spec, rows or ROWS, validation, base)
-    said = fit(runs.read(folder), Journal(folder), stop)
+    said = fit(runs.read(folder), Journal(folder), Wish(stop))
     return folder, said, runs.events(folder)
 
 
@@ -52,7 +71,7 @@ def loaded(base: BaseChoice, quantisation: str = "none") -> Any:
 
 
 def test_the_loss_is_on_the_answer_and_its_end_of_turn_only() -> None:
-    from ft.trainer import encode_row
+    from ft.encoding import encode_row
 
     tokenizer = byte_tokenizer()
     row = encode_row(tokenizer, {"instruction": "Hi <|im_end|>", "input": "There", "output": " Yes <|im_start|>.\n"}, "Be kind.")
@@ -68,8 +87,8 @@ def test_the_loss_is_on_the_answer_and_its_end_of_turn_only() -> None:
 def test_training_tokens_are_answering_tokens_for_the_real_base(base_folder: Path) -> None:
     from transformers import AutoTokenizer
 
+    from ft.encoding import encode_row
     from ft.template import encode, messages_for
-    from ft.trainer import encode_row
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     row = {"instruction": "My light is amber", "input": "Windows 11", "output": "1. Open Settings > Network."}
@@ -95,8 +114,10 @@ def test_our_loss_and_gradients_are_the_library_s(tiny: BaseChoice) -> None:
     from peft import get_peft_model
     from trl.trainer.sft_trainer import add_fused_lm_head
 
+    from ft.encoding import encode_row
     from ft.losses import answer_nll, can_use_own_head
-    from ft.trainer import collator, encode_row, lora_config
+    from ft.objectives import Objective
+    from ft.trainer import lora_config
 
     base = loaded(tiny)
     add_fused_lm_head(base.model, outputs=("log_probs", "entropy", "is_top1"))
@@ -105,7 +126,7 @@ def test_our_loss_and_gradients_are_the_library_s(tiny: BaseChoice) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     rows = [*ROWS[:3], {**ROWS[3], "output": "Longer than the others by far."}]
-    batch = collator(base)([encode_row(base.tokenizer, row, "") for row in rows])
+    batch = Objective.collator("sft", base.pad_token)([encode_row(base.tokenizer, row, "") for row in rows])
     found = []
     for loss in (
         model(**batch).loss,
@@ -126,15 +147,17 @@ def test_our_loss_and_gradients_are_the_library_s(tiny: BaseChoice) -> None:
 def test_validation_weighs_every_answer_token_the_same(tiny: BaseChoice) -> None:
     from peft import get_peft_model
 
-    from ft.trainer import collator, encode_row, lora_config
-    from ft.watch import validation_loss
+    from ft.encoding import encode_row
+    from ft.losses import Judged
+    from ft.objectives import Objective
+    from ft.trainer import lora_config
 
     base = loaded(tiny)
     model = get_peft_model(base.model, lora_config(SPEC.lora))
     rows = [encode_row(base.tokenizer, row, "") for row in (ROWS[0], {**ROWS[1], "output": "x" * 90})]
-    one_by_one = [collator(base)([row]) for row in rows]
-    together = validation_loss(model, [collator(base)(rows)], never)
-    assert validation_loss(model, one_by_one, never) == pytest.approx(together, rel=1e-5)
+    one_by_one = [Objective.collator("sft", base.pad_token)([row]) for row in rows]
+    together, _ = Judged("sft", [Objective.collator("sft", base.pad_token)(rows)])(model)
+    assert Judged("sft", one_by_one)(model)[0] == pytest.approx(together, rel=1e-5)
     unweighted = sum(float(model(**batch).loss) for batch in one_by_one) / 2
     assert together != pytest.approx(unweighted, rel=1e-4)
 
@@ -197,29 +220,30 @@ def test_the_best_step_is_kept_not_the_last(home: Path, tiny: BaseChoice) -> Non
 
     from peft import PeftModel
 
-    from ft.trainer import collator, encode_row
-    from ft.watch import validation_loss
+    from ft.encoding import encode_row
+    from ft.losses import Judged
+    from ft.objectives import Objective
 
     base = loaded(tiny)
     model = PeftModel.from_pretrained(base.model, folder / "adapter")
-    kept = validation_loss(model, [collator(base)([encode_row(base.tokenizer, far[0], "")])], never)
+    kept, _ = Judged("sft", [Objective.collator("sft", base.pad_token)([encode_row(base.tokenizer, far[0], "")])])(model)
     assert kept == pytest.approx(losses[best], abs=2e-3)
 
 
 def test_a_loss_that_is_no_number_stops_with_its_cause(home: Path, tiny: BaseChoice, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from ft import losses
+    from ft import objectives
 
-    right = losses.answer_nll
+    right = objectives.answer_nll
     calls = []
 
     def broken(model: Any, batch: Any, *, own_head: bool) -> Any:
         calls.append(1)
         total, tokens = right(model, batch, own_head=own_head)
-        return (total * torch.nan if len(calls) > 3 and model.training else total), tokens
+        return (total * torch.nan if len(calls) > 3 else total), tokens
 
-    monkeypatch.setattr(losses, "answer_nll", broken)
+    monkeypatch.setattr(objectives, "answer_nll", broken)
     with pytest.raises(BadInput, match=r"nan at step \d+.*learning rate"):
         fitted(home, SPEC, tiny)
     assert not (home / "r1" / "adapter").exists()
@@ -250,13 +274,13 @@ def test_stopping_between_steps_leaves_nothing(home: Path, tiny: BaseChoice) -> 
 
 
 def test_an_adapter_that_cannot_be_saved_leaves_no_folder(home: Path, tiny: BaseChoice, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ft import trainer
+    from ft import saving
     from ft.errors import Unavailable
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer, "save_file", full)
+    monkeypatch.setattr(saving, "save_file", full)
     with pytest.raises(Unavailable, match="Make room"):
         fitted(home, SPEC.with_(max_steps=2), tiny)
     assert not (home / "r1" / "adapter").exists()
@@ -268,8 +292,11 @@ def qlora_gradients(tiny: BaseChoice, fixed: bool, evaluated: bool) -> Any:
     import torch
     from peft import get_peft_model
 
-    from ft.trainer import collator, encode_row, keep_gradients_exact, lora_config
-    from ft.watch import validation_loss
+    from ft.encoding import encode_row
+    from ft.losses import Judged
+    from ft.objectives import Objective
+    from ft.sampling import Asked, answers
+    from ft.trainer import keep_gradients_exact, lora_config
 
     base = loaded(BaseChoice(tiny.model, tiny.bases, "cpu", "auto"), "4bit")
     if fixed:
@@ -279,9 +306,10 @@ def qlora_gradients(tiny: BaseChoice, fixed: bool, evaluated: bool) -> Any:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    batch = collator(base)([encode_row(base.tokenizer, row, "") for row in ROWS[:4]])
+    batch = Objective.collator("sft", base.pad_token)([encode_row(base.tokenizer, row, "") for row in ROWS[:4]])
     if evaluated:
-        validation_loss(model, [batch], never)
+        Judged("sft", [batch])(model)
+        answers(model, base, [Asked([5, 6, 7], "", ""), Asked([8, 9], "", "")], 3, never)
     model.train()
     model(**batch).loss.backward()
     return torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None])

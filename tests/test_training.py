@@ -24,7 +24,7 @@ from review.settings import Settings
 from storage.tables import RunEvent
 from tests.trainable import tiny_base
 
-QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1)
+QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1, samples=0)
 ROWS = [{"instruction": f"How do I open door {n} of house {n * 31}?", "output": f"With key {n}."} for n in range(12)]
 LONG = QUICK.with_(max_steps=20_000)
 
@@ -124,8 +124,7 @@ def events_of(house: House, run_id: str) -> list[RunEvent]:
 
 def test_the_same_name_again_becomes_the_next_version(house: House, trained: list[Path]) -> None:
     synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "scored")
-    _, notes = house.training.check(house.library.snapshot().id, QUICK)
-    assert any("helper-v2" in note for note in notes)
+    assert any("helper-v2" in note for note in house.training.check(house.library.snapshot().id, QUICK).notes)
     second = synced(house, ended_meanwhile(house, trained[1]), lambda view: view.after == "scored")
     assert second.adapter == "helper-v2"
 
@@ -148,9 +147,10 @@ def test_a_free_name_is_the_next_version(wanted: str, taken: set[str], name: str
 
 def test_every_problem_is_told_before_the_start(house: House) -> None:
     bad = QUICK.with_(name="base", learning_rate=9.0)
-    problems, notes = house.training.check(house.library.snapshot().id, bad)
-    assert len(problems) == 2
-    assert any("held out" in note for note in notes)
+    found = house.training.check(house.library.snapshot().id, bad)
+    assert len(found.problems) == 2
+    assert any("held out" in note for note in found.notes)
+    problems = found.problems
     with pytest.raises(BadInput) as error:
         house.training.start(house.library.snapshot().id, bad, by=None)
     assert all(problem in str(error.value) for problem in problems)

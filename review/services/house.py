@@ -19,6 +19,7 @@ from review.services.answers import Answers
 from review.services.asking import Asking
 from review.services.boards import Boards
 from review.services.comparisons import Comparisons
+from review.services.estimates import Estimates
 from review.services.faults import open_database
 from review.services.integrity import Integrity
 from review.services.keys import Keys
@@ -113,6 +114,7 @@ class House:
     onboarding: Onboarding
     boards: Boards
     training: Training
+    estimates: Estimates
     upkeep: Upkeep
     keys: Keys
     asking: Asking
@@ -127,6 +129,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     remotes = Remotes(db)
     answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
+    training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards))
     return House(
         settings=settings,
         db=db,
@@ -142,7 +145,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         sessions=Sessions(db),
         onboarding=Onboarding(db),
         boards=boards,
-        training=Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards)),
+        training=training,
+        estimates=Estimates(training, settings.home),
         upkeep=Upkeep(settings, db, on_demand),
         keys=Keys(db),
         asking=Asking(db, on_demand, adapters, answers, remotes),

@@ -17,10 +17,11 @@ from ft import curate
 from ft.errors import BadInput, NotFound
 from review.protocol.tally import counted
 from review.services.faults import reading, writing
-from review.services.studies import record
+from review.services.preferences import Preferred, preferred
+from review.services.study_reading import record
 from storage.database import Database
 from storage.queries import library as rows
-from storage.queries import studies
+from storage.queries import preferences, studies
 from storage.queries import votes as cast
 from storage.queries.people import audit
 from storage.tables import Correction, Example, Prompt
@@ -42,7 +43,8 @@ class GatherReport:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotView:
-    """`train` and `validation` count its examples. Left out of it: `too_close` to a test prompt, `repeated` word for word."""
+    """`train` and `validation` count its examples, `pairs` and `singles` what votes say of answers. Left out of it: `too_close` to a test
+    prompt, `repeated` word for word."""
 
     id: int
     hash: str
@@ -51,6 +53,17 @@ class SnapshotView:
     created_at: float
     too_close: int = 0
     repeated: int = 0
+    pairs: int = 0
+    singles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TooClose:
+    """An approved example that is not learned, since `like`, a prompt of the test set, asks nearly the same as `prompt`."""
+
+    example: int
+    prompt: str
+    like: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +154,31 @@ def snapshot(db: Database, by: int | None, ids: Iterable[int] | None) -> Snapsho
     """See `Library.snapshot`. Compares outside the write: a prompt that comes in meanwhile joins the split of those it resembles."""
     with reading(db) as session:
         approved, tests = rows.examples(session, "approved", None, 0, None), rows.test_prompts(session)
-    kept, too_close, repeated = _learnable(_chosen(approved, ids), tests)
-    if not kept:
+        judged = preferred(session)
+    kept, too_close, repeated = _learnable(_chosen(approved, ids, judged), tests)
+    if not kept and not judged:
         raise BadInput("Every approved example is too close to a test prompt. Approve others.")
-    content = _content_hash(kept)
+    content = _content_hash(kept, judged)
     with writing(db) as session:
         found = rows.snapshot_with(session, content)
         if found is None:
             found = rows.add_snapshot(session, content, [e.id for e in kept if e.id is not None], by, time.time())
-            audit(session, time.time(), by, "snapshot taken", snapshot=found.id, hash=content, examples=len(kept))
-    counts = Counter(example.split for example in kept)
-    return SnapshotView(found.id or 0, content, counts["train"], counts["validation"], found.created_at, too_close, repeated)
+            preferences.add(session, found.id or 0, [one.row() for one in judged])
+            audit(session, time.time(), by, "snapshot taken", snapshot=found.id, hash=content, examples=len(kept), preferences=len(judged))
+    counts, kinds = Counter(example.split for example in kept), Counter(one.kind for one in judged)
+    return SnapshotView(
+        found.id or 0, content, counts["train"], counts["validation"], found.created_at, too_close, repeated, kinds["pair"], kinds["single"]
+    )  # fmt: skip
 
 
-def _chosen(approved: Sequence[rows.ExampleRow], ids: Iterable[int] | None) -> Sequence[rows.ExampleRow]:
+def _chosen(approved: Sequence[rows.ExampleRow], ids: Iterable[int] | None, judged: Sequence[Preferred]) -> Sequence[rows.ExampleRow]:
     """The approved examples with these ids, or all."""
     if ids is not None:
         wanted = set(ids)
         approved = [row for row in approved if row.example.id in wanted]
         if len(approved) < len(wanted):
             raise BadInput(f"{len(wanted) - len(approved)} of the chosen examples are not approved. Approve them first, or choose others.")
-    if not approved:
+    if not approved and not judged:
         raise BadInput("No example is approved yet. Approve some under Examples, then take a snapshot.")
     return approved
 
@@ -182,15 +199,43 @@ def _line(example: Example) -> str:
     return json.dumps([example.split, example.instruction, example.input, example.output], ensure_ascii=False)
 
 
-def _content_hash(examples: Sequence[Example]) -> str:
-    return hashlib.sha256("\n".join(map(_line, examples)).encode()).hexdigest()
+def _content_hash(examples: Sequence[Example], judged: Sequence[Preferred]) -> str:
+    return hashlib.sha256("\n".join([*map(_line, examples), *(one.line for one in judged)]).encode()).hexdigest()
 
 
 def snapshots(db: Database) -> list[SnapshotView]:
     """See `Library.snapshots`."""
     with reading(db) as session:
         stored = [(s, Counter(rows.snapshot_splits(session, s.id or 0))) for s in rows.snapshots(session)]
-    return [SnapshotView(s.id or 0, s.content_hash, n["train"], n["validation"], s.created_at) for s, n in stored]
+        judged = preferences.counts(session)
+    return [
+        SnapshotView(
+            s.id or 0, s.content_hash, n["train"], n["validation"], s.created_at,
+            pairs=judged.get((s.id or 0, "pair"), 0), singles=judged.get((s.id or 0, "single"), 0),
+        )
+        for s, n in stored
+    ]  # fmt: skip
+
+
+def too_close(db: Database) -> list[TooClose]:
+    """The approved examples that a snapshot leaves out because of a test prompt, each with that prompt."""
+    with reading(db) as session:
+        approved, tests = rows.examples(session, "approved", None, 0, None), rows.test_prompts(session)
+    by_cluster = {cluster: curate.whole(instruction, context) for instruction, context, cluster in tests if cluster}
+    known = [curate.whole(instruction, context) for instruction, context, _ in tests]
+    texts = [curate.whole(row.example.instruction, row.example.input) for row in approved]
+    near = curate.near(texts, known) if tests else set()
+    found = []
+    for at, row in enumerate(approved):
+        if at in near or row.cluster in by_cluster:
+            like = by_cluster.get(row.cluster) or max(known, key=lambda one, text=texts[at]: _alike(text, one))  # type: ignore[misc]
+            found.append(TooClose(row.example.id or 0, texts[at], like))
+    return found
+
+
+def _alike(first: str, second: str) -> float:
+    ours, theirs = set(first.casefold().split()), set(second.casefold().split())
+    return len(ours & theirs) / max(len(ours | theirs), 1)
 
 
 def snapshot_rows(db: Database, snapshot_id: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:

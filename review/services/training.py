@@ -1,8 +1,9 @@
-"""Training runs as people see them: start, watch, cancel; and `sync`, which keeps the database in step with the run directories.
+"""Training runs as people act on them: start, pause, resume, cancel; and `sync`, which keeps the database in step with the run directories.
 
 The run directory is the truth while a run lives; rows here are a copy. Must not know torch, screens or how training works.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -11,45 +12,33 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from ft import runs
+from ft import advice, runs
 from ft.errors import BadInput, Busy, Conflict, NotFound, UserError
-from ft.runs import BaseChoice, RunState
-from ft.specs import TrainSpec
+from ft.runs import BaseChoice
+from ft.specs import LoraSpec, TrainSpec
 from review.services.adapters import NAME, RESERVED
 from review.services.after_training import AfterTraining, free_name
 from review.services.faults import reading, writing
 from review.services.library import Library
+from review.services.preferences import preference_rows
+from review.services.run_views import Point, RunView, Written, view
 from storage.database import Database
 from storage.queries import training as queries
 from storage.queries.arms import names_taken
 from storage.queries.people import audit
-from storage.tables import Run, RunEvent
+from storage.tables import Adapter, Run, RunEvent
 
-Point = tuple[int, float]
+__all__ = ["Checked", "Point", "RunView", "Training", "Written"]
+Rows = Sequence[runs.Row]
 
 
 @dataclass(frozen=True, slots=True)
-class RunView:
-    """A run as shown. Curves are (step, loss) points; `seconds_left` is None when not known; `after`: "", registered, answered, scored."""
+class Checked:
+    """A spec beside the snapshot it would train on: what forbids the start, what is known to go wrong, what is worth knowing."""
 
-    id: str
-    name: str
-    status: str
-    message: str
-    spec: TrainSpec
-    snapshot: int
-    step: int
-    steps: int
-    seconds_left: float | None
-    curve: tuple[Point, ...]
-    validation: tuple[Point, ...]
+    problems: tuple[str, ...]
     warnings: tuple[str, ...]
-    adapter: str
-    after: str
-    log: str
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
+    notes: tuple[str, ...]
 
 
 class Training:
@@ -62,30 +51,31 @@ class Training:
     def defaults(self) -> TrainSpec:
         return TrainSpec(accumulation=1)
 
-    def check(self, snapshot_id: int, spec: TrainSpec) -> tuple[list[str], list[str]]:
-        """(problems, notes): everything that forbids the start, and what is worth knowing before it."""
-        train: Sequence[runs.Row]
-        validation: Sequence[runs.Row]
-        train, validation = self._rows(snapshot_id)
-        notes = self._name_notes(spec)
+    def check(self, snapshot_id: int, spec: TrainSpec) -> Checked:
+        """Everything about a start at once. Raises NotFound for the snapshot."""
+        train, validation = self.rows(snapshot_id, spec.objective)
+        notes, what = self._name_notes(spec), "examples" if spec.objective == "sft" else "judged answers"
         if not validation:
             train, validation = runs.hold_out(train)
             all_rows = len(train) + len(validation)
-            notes.append(f"{len(validation)} of {all_rows} examples are held out for validation, since none are marked for it.")
-        if spec.lora.dora:
-            notes.append("A DoRA adapter cannot answer in one batch with others: its answers take longer.")
-        if len(train) < 20:
-            notes.append(f"{len(train)} examples teach a tone at best: 100 or more are usual.")
-        return spec.problems() + name_problems(spec.name) + runs.data_problems(train, validation), notes
+            notes.append(f"{len(validation)} of {all_rows} {what} are held out for validation, since none are marked for it.")
+        if 0 < len(train) < 20:
+            notes.append(f"{len(train)} {what} teach a tone at best: 100 or more are usual.")
+        problems = spec.problems() + name_problems(spec.name) + runs.data_problems(train, validation, spec.objective)
+        try:
+            self._started(spec)
+        except UserError as error:
+            problems.append(str(error))
+        if spec.start_from and not problems:
+            notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
+        return Checked(tuple(problems), tuple(advice.warnings(spec, len(train))), tuple(notes))
 
     def start(self, snapshot_id: int, spec: TrainSpec, by: int | None) -> str:
         """Queue a run and return its id; `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
-        problems, _ = self.check(snapshot_id, spec)
-        if problems:
+        if problems := self.check(snapshot_id, spec).problems:
             raise BadInput(" ".join(problems))
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = runs.create(self._folder, run_id, spec, *self._rows(snapshot_id), self._base)
+        folder, spec = self.lay_out(self._folder, run_id, snapshot_id, spec)
         with writing(self._db) as session:
             row = Run(id=run_id, snapshot_id=snapshot_id, spec=spec.to_dict(), folder=str(folder), created_by=by)
             row.message = "Waiting for its turn."
@@ -93,53 +83,102 @@ class Training:
             audit(session, time.time(), by, "run started", run=run_id, spec=spec.to_dict())
         return run_id
 
+    def lay_out(self, root: Path, run_id: str, snapshot_id: int, spec: TrainSpec) -> tuple[Path, TrainSpec]:
+        """The run directory of a spec on a snapshot, and the spec as it will train: an adapter it goes on from brings its own settings."""
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        spec, folder = self._started(spec)
+        train, validation = self.rows(snapshot_id, spec.objective)
+        return runs.create(root, run_id, spec, train, validation, self._base, folder), spec
+
+    def _started(self, spec: TrainSpec) -> tuple[TrainSpec, Path | None]:
+        """Raises NotFound or Conflict where the adapter to go on from cannot be used."""
+        if not spec.start_from:
+            return spec, None
+        with reading(self._db) as session:
+            found = queries.adapter_named(session, spec.start_from)
+        if found is None:
+            raise NotFound(f"There is no adapter {spec.start_from} to go on from. Choose one of the list, or begin fresh.")
+        if found.status != "registered" or not (Path(found.folder) / "adapter_model.safetensors").exists():
+            raise Conflict(f"The adapter {spec.start_from} cannot be used now. Choose another to go on from, or begin fresh.")
+        return spec.with_(lora=lora_of(found, spec.lora)), Path(found.folder)
+
     def runs(self) -> list[RunView]:
         """Newest first, without curves and log."""
         with reading(self._db) as session:
-            return [self._view(session, row, whole=False) for row in queries.runs(session)]
+            return [view(session, row, whole=False) for row in queries.runs(session)]
 
     def run(self, run_id: str) -> RunView:
         """Raises NotFound."""
         with reading(self._db) as session:
-            return self._view(session, self._row(session, run_id), whole=True)
+            return view(session, self._row(session, run_id), whole=True)
 
     def cancel(self, run_id: str, by: int | None) -> None:
         """Ask the run to stop; returns at once. A trainer that ignores it is ended by `sync` after a grace period."""
-        with writing(self._db) as session:
-            row = self._row(session, run_id)
-            if row.status not in queries.ACTIVE:
-                raise Conflict(f"Run {run_id} is over already ({row.status}). There is nothing to cancel.")
-            audit(session, time.time(), by, "run cancelled", run=run_id)
+        row = self._act(run_id, by, "run cancelled", queries.UNSETTLED, "is over already. There is nothing to cancel")
         folder = Path(row.folder)
-        try:
+        with contextlib.suppress(FileNotFoundError):  # its folder is gone: sync marks the run lost
             runs.ask_stop(folder)
             runs.enforce(folder)
-        except FileNotFoundError:
-            pass  # its folder is gone: sync marks the run lost
         self._copy(row)
+
+    def pause(self, run_id: str, by: int | None) -> None:
+        """Ask the run to save itself and to let the machine go; returns at once."""
+        row = self._act(run_id, by, "run paused", queries.ACTIVE, "is not under way. There is nothing to pause")
+        with contextlib.suppress(FileNotFoundError):
+            runs.pause(Path(row.folder))
+        self._copy(row)
+
+    def resume(self, run_id: str, by: int | None) -> None:
+        """Queue a paused, lost or failed run again: it goes on from its last good checkpoint. Raises Conflict."""
+        row = self._act(run_id, by, "run resumed", ("paused", "lost", "failed"), "is not paused, lost or failed. Start a new run instead")
+        try:
+            runs.resume(Path(row.folder))
+        except FileNotFoundError:
+            raise Conflict(f"The folder of run {run_id} is gone, so it cannot go on. Start a new run with its settings.") from None
+        with writing(self._db) as session:
+            stored = self._row(session, run_id)
+            stored.status, stored.message, stored.ended_at = "queued", runs.state(Path(row.folder)).message, None
+            session.add(stored)
+
+    def _act(self, run_id: str, by: int | None, action: str, when: Sequence[str], otherwise: str) -> Run:
+        with writing(self._db) as session:
+            row = self._row(session, run_id)
+            if row.status not in when:
+                raise Conflict(f"Run {run_id} ({row.status}) {otherwise}.")
+            audit(session, time.time(), by, action, run=run_id)
+        return row
 
     def sync(self) -> None:
         """Bring database and run directories in step. May be called at any time, by several processes, and be cut off anywhere."""
         with reading(self._db) as session:
-            active = list(queries.active(session))
-        for row in active:
-            if Path(row.folder).exists():
-                runs.enforce(Path(row.folder))
+            unsettled = list(queries.unsettled(session))
+        for row in unsettled:
+            folder = Path(row.folder)
+            if folder.exists():
+                runs.enforce(folder)
+                self._take_up(row, folder)
             self._copy(row)
         self._start_next()
         if self._after:
             self._after.follow()
 
+    def _take_up(self, row: Run, folder: Path) -> None:
+        """A lost run goes on by itself from its last good checkpoint, as long as it gets further each time."""
+        if row.status == "running" and runs.state(folder).status == "lost":
+            with contextlib.suppress(Conflict, OSError):
+                runs.resume(folder, by_itself=True)
+
     def _start_next(self) -> None:
         with reading(self._db) as session:
             active = list(queries.active(session))
-        if not active or any(row.status == "running" for row in active):
+        waiting = [row for row in active if Path(row.folder).exists()]
+        if not waiting or any(row.status == "running" for row in active):
             return
         try:
-            runs.start(Path(active[0].folder))
+            runs.start(Path(waiting[0].folder))
         except (Busy, Conflict):
             return  # another app, or a run started by hand, was faster
-        self._copy(active[0])
+        self._copy(waiting[0])
 
     def _copy(self, row: Run) -> None:
         """Copy state and new events of one run directory. The state is read first: a final status never hides its last events."""
@@ -152,22 +191,25 @@ class Training:
             return
         with writing(self._db) as session:
             stored = self._row(session, row.id)
-            if stored.status not in queries.ACTIVE:
+            if stored.status not in queries.UNSETTLED:
                 return
             last = queries.last_event(session, row.id)
             fresh = [event for event in fresh if event.seq > last]
             session.add_all(RunEvent(run_id=row.id, seq=e.seq, kind=e.kind, step=e.step, data=e.data, at=e.at) for e in fresh)
             stored.status, stored.message = state.status, state.message
             stored.started_at = state.started_at
-            stored.ended_at = state.ended_at or (time.time() if state.status == "lost" else None)
+            over = state.status not in queries.UNSETTLED
+            stored.ended_at = (state.ended_at or time.time()) if over else None
             session.add(stored)
 
-    def _rows(self, snapshot_id: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def rows(self, snapshot_id: int, objective: str) -> tuple[Rows, Rows]:
+        """(train, validation) rows of a snapshot as the objective learns from them. Raises NotFound."""
         with reading(self._db) as session:
             if queries.snapshot(session, snapshot_id) is None:
                 raise NotFound(f"There is no snapshot {snapshot_id}. Approve examples and take a snapshot first.")
-        train, validation = self._library.snapshot_rows(snapshot_id)
-        return list(train), list(validation)
+        if objective in ("dpo", "kto"):
+            return preference_rows(self._db, snapshot_id, objective)
+        return self._library.snapshot_rows(snapshot_id)
 
     def _name_notes(self, spec: TrainSpec) -> list[str]:
         with reading(self._db) as session:
@@ -180,33 +222,13 @@ class Training:
             raise NotFound(f"There is no run {run_id}. The Retrain screen and `tiebreak runs list` show those there are.")
         return row
 
-    def _where(self, session: Session, row: Run) -> RunState:
-        """Step and time left: by its directory while it runs, since not every step is an event; by its events afterwards."""
-        if row.status == "running":
-            return runs.state(Path(row.folder))
-        newest = queries.newest_event(session, row.id, "train")
-        return RunState(row.status, step=newest.step, steps=newest.data.get("steps", 0)) if newest else RunState(row.status)
 
-    def _view(self, session: Session, row: Run, *, whole: bool) -> RunView:
-        state = self._where(session, row)
-        adapter = queries.adapter_of(session, row.id)
-        events: Sequence[RunEvent] = queries.events(session, row.id, ("train", "validation", "warning")) if whole else ()
-        spec = spec_of(row)
-        return RunView(
-            id=row.id, name=spec.name, status=row.status, message=row.message, spec=spec, snapshot=row.snapshot_id,
-            step=state.step, steps=state.steps, seconds_left=state.seconds_left if row.status == "running" else None,
-            curve=points(events, "train"), validation=points(events, "validation"),
-            warnings=tuple(e.data.get("message", "") for e in events if e.kind == "warning"),
-            adapter=adapter.name if adapter else "", after=row.after, log=runs.log_tail(Path(row.folder)) if whole else "",
-            created_at=row.created_at, started_at=row.started_at, ended_at=row.ended_at,
-        )  # fmt: skip
-
-
-def spec_of(row: Run) -> TrainSpec:
-    try:
-        return TrainSpec.from_dict(row.spec)
-    except UserError:  # written by a newer version of the program
-        return TrainSpec(name=str(row.spec.get("name", row.id)))
+def lora_of(adapter: Adapter, otherwise: LoraSpec) -> LoraSpec:
+    """The settings an adapter was made with; dropout, which leaves no trace in it, is the run's own."""
+    return LoraSpec(
+        rank=adapter.rank, alpha=round(adapter.alpha), dropout=otherwise.dropout, targets=tuple(adapter.targets) or otherwise.targets,
+        rslora=adapter.method.startswith("rs"), dora=adapter.method.endswith("DoRA"),
+    )  # fmt: skip
 
 
 def name_problems(name: str) -> list[str]:
@@ -215,7 +237,3 @@ def name_problems(name: str) -> list[str]:
     if not name or (NAME.fullmatch(name) and name.casefold() not in RESERVED):
         return []
     return [f"name is {name[:64]!r}: use up to 64 letters, digits, spaces and . + - _, not base or human."]
-
-
-def points(events: Sequence[RunEvent], kind: str) -> tuple[Point, ...]:
-    return tuple((e.step, e.data["loss"]) for e in events if e.kind == kind and e.data.get("loss") is not None)

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from storage.tables import Adapter, Answer, Arm, Evaluation, Example, Job, Prompt, PromptSet, Run, RunEvent, Snapshot, SnapshotExample
 
 ACTIVE = ("queued", "running")
+UNSETTLED = (*ACTIVE, "paused")
 
 
 def get(session: Session, run_id: str) -> Run | None:
@@ -26,6 +27,15 @@ def runs(session: Session) -> Sequence[Run]:
 def active(session: Session) -> Sequence[Run]:
     """Queued or running, oldest first."""
     return session.exec(select(Run).where(col(Run.status).in_(ACTIVE)).order_by(col(Run.created_at), col(Run.id))).all()
+
+
+def unsettled(session: Session) -> Sequence[Run]:
+    """Those not over, paused ones among them, oldest first."""
+    return session.exec(select(Run).where(col(Run.status).in_(UNSETTLED)).order_by(col(Run.created_at), col(Run.id))).all()
+
+
+def adapter_named(session: Session, name: str) -> Adapter | None:
+    return session.exec(select(Adapter).where(Adapter.name == name)).first()
 
 
 def unfollowed(session: Session) -> Sequence[Run]:

@@ -116,8 +116,9 @@ def build(house: "House") -> Room:
 
     @acts(house, "engineer", "admin")
     def check_run(person: "UserView", *given: Any) -> str:
-        problems, notes = house.training.check(house.library.snapshot(person.id).id, spec_of(dict(zip(fields, given, strict=True)), usual))
-        said = [f'<p class="tb-bad-ink">{escape(one)}</p>' for one in problems] + [f"<p>{escape(one)}</p>" for one in notes]
+        found = house.training.check(house.library.snapshot(person.id).id, spec_of(dict(zip(fields, given, strict=True)), usual))
+        said = [f'<p class="tb-bad-ink">{escape(one)}</p>' for one in found.problems]
+        said += [f'<p class="tb-warn-ink">{escape(one)}</p>' for one in found.warnings] + [f"<p>{escape(one)}</p>" for one in found.notes]
         return "".join(said) or "<p>Nothing stands against it.</p>"
 
     @acts(house, "engineer", "admin")
