@@ -1,0 +1,173 @@
+"""An adapter's model card: README.md as Hugging Face reads it, from plain facts. Light. Must not know the database, torch or screens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+METHOD_WORDS = {"none": "LoRA", "8bit": "QLoRA (int8)", "4bit": "QLoRA (nf4)"}
+OBJECTIVE_TAGS = {"sft": "sft", "dpo": "dpo", "kto": "kto"}
+
+
+@dataclass(frozen=True, slots=True)
+class CardScore:
+    """One metric on one test set, with its 95 % interval, and the difference from the base where there is one."""
+
+    set_name: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    versus_base: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """Everything a card tells. `spec` as the run was started, `record` as it was resolved; `made_at` in UTC seconds."""
+
+    name: str
+    base: str
+    run_id: str
+    spec: Mapping[str, Any]
+    record: Mapping[str, Any]
+    snapshot_hash: str
+    train: int
+    validation: int
+    categories: Mapping[str, int] = field(default_factory=dict)
+    origins: Mapping[str, int] = field(default_factory=dict)
+    approved_by: Mapping[str, int] = field(default_factory=dict)
+    personal: Mapping[str, int] = field(default_factory=dict)
+    too_long: int = 0
+    scores: Sequence[CardScore] = ()
+    worse: Sequence[str] = ()
+    made_at: float = 0.0
+    content_hash: str = ""
+
+
+def card(facts: CardFacts) -> str:
+    """The whole README.md."""
+    sections = [_front(facts), _what(facts), _use(facts), _data(facts), _training(facts), _results(facts), _limits(facts)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front(facts: CardFacts) -> str:
+    objective = OBJECTIVE_TAGS.get(str(facts.spec.get("objective", "sft")), "sft")
+    lines = ["---", f"base_model: {_yaml(facts.base)}", "library_name: peft", "pipeline_tag: text-generation", "tags:"]
+    lines += [f"- {tag}" for tag in ("base_model:adapter", "lora", objective)]
+    return "\n".join([*lines, "---"])
+
+
+def _yaml(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+
+
+def _plain(text: object) -> str:
+    """One line of text that Markdown cannot mistake for more."""
+    line = " ".join(str(text).split())
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!" else c for c in line)
+
+
+def _what(facts: CardFacts) -> str:
+    made = datetime.fromtimestamp(facts.made_at, UTC).strftime("%d %B %Y").lstrip("0") if facts.made_at else "an unknown day"
+    lora: Mapping[str, Any] = facts.spec.get("lora") or {}
+    method = METHOD_WORDS.get(str(facts.spec.get("quantisation", "none")), "LoRA")
+    kind = " with DoRA" if lora.get("dora") else " with rank-stabilised scaling" if lora.get("rslora") else ""
+    targets = ", ".join(facts.record.get("targets", ())) or lora.get("targets")
+    return (
+        f"# {_plain(facts.name)}\n\nA {method} adapter{kind} for {_plain(facts.base)}, trained on {made} by Tiebreak, "
+        f"run {_plain(facts.run_id)}. Rank {lora.get('rank')}, alpha {lora.get('alpha')}, on {_plain(targets)}."
+    )
+
+
+def _use(facts: CardFacts) -> str:
+    system = str(facts.spec.get("system_prompt") or "").splitlines() or ["(the default of Tiebreak)"]
+    return (
+        "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{facts.base}")\ntokenizer = AutoTokenizer.from_pretrained("{facts.base}")\n'
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n```\n\n'
+        "Ask with the base's chat template and the system prompt it was trained with:\n\n"
+        + "\n".join(f"> {_plain(line)}" for line in system)
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    lines = [f"{facts.train} training and {facts.validation} validation examples, frozen as snapshot `{facts.snapshot_hash[:16]}`."]
+    lines += [f"- {title}: {_counts(of)}." for title, of in (
+        ("Subjects", facts.categories), ("Where the answers come from", facts.origins), ("Approved by", facts.approved_by),
+    ) if of]  # fmt: skip
+    found = _counts(facts.personal) if facts.personal else "none found by the rules for e-mail addresses, numbers and keys"
+    lines.append(f"- Personal data in the examples: {found}.")
+    lines.append("- Examples too close to a test prompt are left out of every snapshot.")
+    if facts.too_long:
+        lines.append(f"- Left out because they were too long: {facts.too_long}.")
+    return "## Data\n\n" + "\n".join(lines[:1]) + "\n\n" + "\n".join(lines[1:])
+
+
+def _counts(of: Mapping[str, int], most: int = 12) -> str:
+    ordered = sorted(of.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[most:])
+    return ", ".join([f"{_plain(name)} {count}" for name, count in ordered[:most]] + ([f"others {rest}"] if rest else []))
+
+
+def _training(facts: CardFacts) -> str:
+    record = facts.record
+    rows: list[tuple[str, object]] = [
+        ("Objective", facts.spec.get("objective", "sft")),
+        ("Learning rate, schedule", f"{facts.spec.get('learning_rate')}, {facts.spec.get('schedule')}"),
+        ("Batch size × accumulation", f"{facts.spec.get('batch_size')} × {facts.spec.get('accumulation')}"),
+        ("Epochs", facts.spec.get("epochs")),
+        ("Steps", f"{record.get('steps')} (kept: {record.get('best_step')})" + (", stopped early" if record.get("stopped_early") else "")),
+        ("Validation loss", f"{_round(record.get('validation_loss_before'))} before, {_round(record.get('validation_loss'))} kept"),
+        ("Duration", _duration(record.get("seconds"))),
+        ("Energy", f"{_round(record['energy_kwh'])} kWh" if record.get("energy_kwh") else None),
+        ("Device, dtype", f"{record.get('device')}, {record.get('dtype')}"),
+        ("Seed", facts.spec.get("seed")),
+        ("Base fingerprint", record.get("base_hash")),
+        ("Template hash", record.get("template_hash")),
+        ("Data hash", record.get("data_hash")),
+        ("Content hash of this adapter", facts.content_hash),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())),
+    ]
+    table = "\n".join(f"| {title} | {_plain(value)} |" for title, value in rows if value not in (None, "", "None"))
+    return f"## Training\n\n| | |\n|---|---|\n{table}"
+
+
+def _round(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "unknown"
+
+
+def _duration(seconds: object) -> str | None:
+    if not isinstance(seconds, int | float):
+        return None
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _results(facts: CardFacts) -> str:
+    if not facts.scores:
+        return "## Results\n\nNot scored yet."
+    lines = "\n".join(_result(score) for score in facts.scores)
+    worse = "".join(f"\n- {_plain(line)}" for line in facts.worse)
+    return (
+        "## Results\n\nOn held-out test prompts, 95 % intervals; the difference from the base is paired by prompt. Overlap metrics "
+        "mislead: a blind human review decides.\n\n"
+        f"| Test set | Metric | Value | Against the base | Prompts |\n|---|---|---|---|---|\n{lines}"
+        + (f"\n\nWhat got worse:\n{worse}" if worse else "")
+    )
+
+
+def _result(score: CardScore) -> str:
+    difference = "{:+.3g} ({:.3g} to {:.3g})".format(*score.versus_base) if score.versus_base else ""
+    value = f"{score.value:.3g} ({score.low:.3g} to {score.high:.3g})"
+    return f"| {_plain(score.set_name)} | {_plain(score.metric)} | {value} | {difference} | {score.n} |"
+
+
+def _limits(facts: CardFacts) -> str:
+    return "## Limits\n\n" + " ".join(_limit_words(facts))
+
+
+def _limit_words(facts: CardFacts) -> Iterator[str]:
+    yield "It knows its own subject and was tested on nothing else than what stands above."
+    if facts.train < 100:
+        yield f"{facts.train} examples teach a tone at best."
+    yield "It may state facts that are wrong: have a person read what it writes to customers."

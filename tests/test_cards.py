@@ -1,0 +1,86 @@
+"""Model cards: what Hugging Face's own reader accepts, with the data, the settings and the scores, and no way to smuggle markup in."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ft.cards import CardFacts, CardScore, card
+from ft.errors import NotFound
+from review.services.boards import Boards
+from review.services.cards import Cards
+from review.services.keeping import Keeping
+from storage.database import Database
+from storage.tables import Adapter, Arm, Example, Prompt, PromptSet, Run, Snapshot, SnapshotExample, User
+
+SPEC = {"name": "gates", "objective": "dpo", "quantisation": "4bit", "learning_rate": 2e-4, "seed": 7, "lora": {"rank": 16, "alpha": 32}}
+RECORD = {"base": "maker/model-8B", "base_hash": "abc", "targets": ["q_proj"], "steps": 12, "best_step": 10, "validation_loss": 1.25,
+          "validation_loss_before": 2.5, "seconds": 240, "rows": {"left_out": 2}, "versions": {"peft": "0.19"}}  # fmt: skip
+
+
+def facts(**changes: object) -> CardFacts:
+    given = dict(
+        name="gates-v1", base="maker/model-8B", run_id="r1", spec=SPEC, record=RECORD, snapshot_hash="f" * 64, train=200, validation=20
+    )
+    return CardFacts(**given | changes)  # type: ignore[arg-type]
+
+
+def test_hugging_face_reads_the_card() -> None:
+    from huggingface_hub import ModelCard
+
+    read = ModelCard(card(facts()))
+    assert read.data.base_model == "maker/model-8B"
+    assert read.data.library_name == "peft"
+    assert "dpo" in read.data.tags
+    assert "QLoRA (nf4)" in read.text
+    assert "2.5 before, 1.25 kept" in read.text
+
+
+def test_scores_come_with_intervals_and_what_got_worse() -> None:
+    score = CardScore("tickets", "ROUGE-L", 0.36, 0.33, 0.39, 60, (0.3, 0.27, 0.33))
+    told = card(facts(scores=(score,), worse=("arithmetic: 2 of 6",)))
+    assert "| tickets | ROUGE-L | 0.36 (0.33 to 0.39) | +0.3 (0.27 to 0.33) | 60 |" in told
+    assert "- arithmetic: 2 of 6" in told
+
+
+def test_names_cannot_bring_markup_or_yaml_along() -> None:
+    from huggingface_hub import ModelCard
+
+    evil = '<script>x</script> | "\nlicense: mit\n---'
+    read = ModelCard(card(facts(name=evil, base=evil, categories={evil: 3})))
+    assert "<script>" not in read.text.split("```")[0] + read.text.split("```")[-1]
+    assert read.data.to_dict().get("license") is None
+
+
+def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Database, home: Path) -> None:
+    folder = home / "runs" / "r1"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(RECORD))
+    weights = home / "adapters" / "abc"
+    weights.mkdir(parents=True)
+    weights.chmod(0o500)
+    with db.write() as session:
+        session.add_all([User(id=1, name="Enzo", role="engineer"), PromptSet(id=1, name="tickets"), Snapshot(id=1, content_hash="s" * 64)])
+        session.flush()
+        session.add(Prompt(id=1, set_id=1, split="train", instruction="q", category="refunds", content_hash="1"))
+        session.flush()
+        session.add(Example(id=1, prompt_id=1, instruction="write to ann@example.com", output="a", origin="correction", origin_id="1",
+                            state="approved", decided_by=1))  # fmt: skip
+        session.flush()
+        session.add(SnapshotExample(snapshot_id=1, example_id=1))
+        session.flush()
+        session.add(Run(id="r1", snapshot_id=1, spec=SPEC, folder=str(folder), status="finished", ended_at=1.7e9))
+        session.flush()
+        adapter = Adapter(name="gates-v1", folder="abc", content_hash="abc", rank=16, alpha=32, bytes=1, run_id="r1")
+        session.add_all([adapter, Adapter(name="foreign", folder="x", content_hash="x", rank=8, alpha=8, bytes=1)])
+        session.flush()
+        session.add_all([Arm(name="base", kind="base", settings_hash="b"),
+                         Arm(name="gates-v1", kind="adapter", adapter_id=adapter.id, settings_hash="g")])  # fmt: skip
+    cards = Cards(db, home, Boards(db), Keeping(db))
+    told = cards.write("gates-v1").read_text()
+    for words in ("Subjects: refunds 1", "Approved by: Enzo 1", "correction 1", "email 1", "too long: 2", "14 November 2023"):
+        assert words in told, words
+    assert weights.stat().st_mode & 0o777 == 0o500
+    cards.write("gates-v1")
+    with pytest.raises(NotFound, match="not trained here"):
+        cards.text("foreign")
