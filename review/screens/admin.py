@@ -202,7 +202,7 @@ def _named(whom: str | None) -> str:
 
 
 def _doubts(house: "House") -> None:
-    heading("Votes in doubt", "Too fast, always the same side, or at odds with themselves: aside until somebody decides. No vote is deleted.")
+    heading("Votes in doubt", "Too fast, one side only, or at odds with themselves: aside until somebody decides. No vote is deleted.")
     listed = block(elem_id="tb-doubts", min_height=80)
     chosen = doubts.decision_row(house, ("admin",), [listed], lambda: drawn()[:1])
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from review.screens.evidence import human_html, tags_html, trust_html, verdict_html
+from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
 from review.screens.parts import QUICK, acts, block, empty_state, escape, heading, on_load, page, roles_of
 from review.screens.scores import scores_html
 
@@ -46,7 +46,7 @@ def build(house: "House") -> gr.Blocks:
                 gr.Dropdown(choices=list(board.studies), value=name),
                 verdict_html(board.study),
                 human_html(board.study),
-                tags_html(board.study) + trust_html(board.study, named=False),
+                flow(tags_html(board.study), trust_html(board.study, named=False)),
                 scores_html(board),
                 take_html(board, name),
             ]

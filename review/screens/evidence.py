@@ -34,6 +34,11 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
+def flow(*sections: str) -> str:
+    """Sections one below the other, evenly spaced; empty ones take no room."""
+    return f'<div class="tb-flow">{"".join(sections)}</div>' if any(sections) else ""
+
+
 def between(low: float, high: float) -> str:
     return f"between {percent(low)} and {percent(high)}"
 
@@ -122,10 +127,9 @@ def trust_html(result: "StudyResult | None", named: bool = True) -> str:
     cards = [_blinding(result), _consistency(result), _sides(result)]
     shown = "".join(card for card in cards if card)
     grid = f'<div class="tb-cards tb-thirds">{shown}</div>' if shown else ""
-    return (
-        '<div class="tb-h2"><h2>How far to trust it</h2><p>A study checks its own reviewing. What follows is about the votes, not the '
-        f"answers.</p></div>{grid}{_agreement(result)}{_counted(result, named)}"
-    )
+    lead = "A study checks its own reviewing. What follows is about the votes, not the answers."
+    head = f'<div class="tb-h2"><h2>How far to trust it</h2><p>{lead}</p></div>'
+    return flow(head, grid, _agreement(result), _counted(result, named))
 
 
 def _card(title: str, said: str, explained: str, bar: str) -> str:

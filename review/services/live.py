@@ -94,7 +94,7 @@ class LiveCompare:
         if len(question) > MAX_QUESTION:
             problems.append(f"The question is longer than {MAX_QUESTION:,} characters. Shorten it.")
         if not self._turns and len(set(arms)) != 2:
-            problems.append("Two different ones are needed to compare. Choose them under “Who answers”.")
+            problems.append("Two different ones are needed to compare: train or add an adapter, then choose both under “Who answers”.")
         if len(self._turns) >= MAX_TURNS:
             problems.append(f"A conversation has {MAX_TURNS} questions at most. Vote, or start over.")
         if problems:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from review.screens.evidence import human_html, tags_html, trust_html, verdict_html
+from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
 from review.screens.lab import studies_declare as declare
 from review.screens.lab import studies_disputes as disputes
 from review.screens.lab import studies_doubts as doubts
@@ -72,7 +72,7 @@ class Desk:
         if not name:
             return NONE_YET
         found = self.house.studies.result(name)
-        return verdict_html(found) + human_html(found) + tags_html(found) + trust_html(found)
+        return flow(verdict_html(found), human_html(found), tags_html(found), trust_html(found))
 
     def buttons(self, name: str | None) -> list[gr.Button]:
         """Open or resume, pause, close, copy: what makes sense in the study's state."""

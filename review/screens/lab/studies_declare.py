@@ -64,16 +64,16 @@ def lay_out() -> Form:
         name = gr.Textbox(label="Name of the study", max_length=100, elem_id="study-name")
         set_name = gr.Dropdown([], label="Prompt set", elem_id="study-set")
         split = gr.Dropdown(list(SPLITS), value="test", label="Split", elem_id="study-split")
-        tags = gr.Dropdown([], value=[], multiselect=True, label="Only with a tag", elem_id="study-tags", info="None chosen: all prompts.")
+        tags = gr.Dropdown([], multiselect=True, label="Only with a tag", elem_id="study-tags", info="None chosen: all prompts.")
     arms = gr.CheckboxGroup([], label="Compare the answers of", elem_id="study-arms",
                             info="Two, or more: then each is compared with each, the unclear ones most. All need stored answers.",
                             )  # fmt: skip
     against = gr.Dropdown([], label="The one to beat", elem_id="study-against", info="The verdict says whether another may replace it.")
     heading("2 · Who judges, and what they are asked")
     with gr.Row():
-        reviewers = gr.Dropdown([], value=[], multiselect=True, label="Reviewers", elem_id="study-reviewers", scale=2,
+        reviewers = gr.Dropdown([], multiselect=True, label="Reviewers", elem_id="study-reviewers", scale=2,
                                 info="Nobody chosen: every reviewer may judge.")  # fmt: skip
-        per_pair = gr.Number(1, label="Reviewers for each pair", minimum=1, maximum=20, precision=0, elem_id="study-per-pair",
+        per_pair = gr.Number(1, label="Reviewers for each pair", precision=0, elem_id="study-per-pair",
                              info="Two or more show how far people agree.")  # fmt: skip
     with gr.Row():
         criteria = gr.Textbox(label="Criteria, one a line", lines=4, max_lines=10, elem_id="study-criteria",
@@ -92,13 +92,13 @@ def lay_out() -> Form:
 def _rule() -> list[Any]:
     heading("3 · What decides", "Fixed before the first vote, so that nobody can move the goal afterwards. The usual settings suit most.")
     with gr.Row():
-        win = gr.Number(55, label="Ship from a win rate of, %", minimum=50, maximum=99, elem_id="study-win",
+        win = gr.Number(55, label="Ship from a win rate of, %", elem_id="study-win",
                         info="50 is a draw: ask for a little more.")  # fmt: skip
-        bad = gr.Number(30, label="Hold above both bad, %", minimum=0, maximum=100, elem_id="study-bad",
+        bad = gr.Number(30, label="Hold above both bad, %", elem_id="study-bad",
                         info="Better than bad is not yet good.")  # fmt: skip
-        votes = gr.Number(None, label="Votes at least", minimum=1, precision=0, elem_id="study-votes",
-                          info="Empty: 20, or all where it collects fewer.")  # fmt: skip
-        people = gr.Number(1, label="Reviewers at least", minimum=1, precision=0, elem_id="study-people",
+        votes = gr.Number(0, label="Votes at least", precision=0, elem_id="study-votes",
+                          info="0: 20, or all where it collects fewer.")  # fmt: skip
+        people = gr.Number(1, label="Reviewers at least", precision=0, elem_id="study-people",
                            info="Two or more, so that it is no one's taste.")  # fmt: skip
     with gr.Row():
         no_worse = gr.Checkbox(True, label="Hold where it is clearly worse on any tag", elem_id="study-no-worse",
@@ -149,9 +149,10 @@ def filled(house: "House", wish: Wish, tags: dict[str, int]) -> list[Any]:
         gr.CheckboxGroup(choices=[(f"{arm.name} · {KINDS.get(arm.kind, arm.kind)}", arm.name) for arm in arms],
                          value=[arm for arm in wish.arms if arm in known]),
         gr.Dropdown(choices=[(BEST_FIRST, ""), *known], value=wish.against if wish.against in known else ""),
-        gr.Dropdown(choices=people, value=[name for name in wish.reviewers if name in people]),
+        gr.Dropdown(choices=people, multiselect=True,
+                    value=[name for name in wish.reviewers if name in people]),
         wish.votes_per_pair, "\n".join(wish.criteria), wish.scale, "\n".join(wish.reasons), wish.checks, wish.reveal,
-        round(rule.get("min_win_rate", 0.55) * 100, 2), round(rule.get("max_both_bad", 0.3) * 100, 2), rule.get("min_votes"),
+        round(rule.get("min_win_rate", 0.55) * 100, 2), round(rule.get("max_both_bad", 0.3) * 100, 2), rule.get("min_votes", 0),
         rule.get("min_reviewers", 1), rule.get("no_worse_tag", True), _nearest(rule.get("e_value", 20.0)),
     ]  # fmt: skip
 
@@ -163,7 +164,7 @@ def _nearest(evidence: float) -> float:
 def tags_of(tags: dict[str, int], chosen: tuple[str, ...] = ()) -> gr.Dropdown:
     """The tags that the prompts have, each with how many have it."""
     found = [(f"{tag} ({count(number, 'prompt')})", tag) for tag, number in tags.items()]
-    return gr.Dropdown(choices=found, value=[tag for tag in chosen if tag in tags], interactive=bool(tags))
+    return gr.Dropdown(choices=found, value=[tag for tag in chosen if tag in tags], multiselect=True, interactive=bool(tags))
 
 
 def lines(text: str | None) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ft.errors import BadInput
-from review.screens.parts import QUICK, actions, acts, badge, block, count, empty_state, escape, heading, note
+from review.screens.evidence import flow
+from review.screens.parts import QUICK, actions, acts, badge, block, empty_state, escape, heading, note
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -19,11 +20,10 @@ CHOICES = (("first", "1 · First is better"), ("second", "2 · Second is better"
 SAID = {"first": "first is better", "second": "second is better", "tie": "both good", "both_bad": "both bad"}
 WHY = ("I read both answers again.", "One answer has a wrong fact.", "One answer leaves out what was asked.", "Both do what was asked.",
        "It is a matter of taste.")  # fmt: skip
-ALL_DECIDED = '<p role="status" class="tb-good-ink">All are decided.</p>'
 NOBODY = empty_state("Reviewers differ on no pair of this study.", "Pairs come here once two reviewers judge the same one differently.")
 
 
-def pair_html(one: "Disagreement", at: int, of: int) -> str:
+def pair_html(one: "Disagreement", at: int, of: int, left: int) -> str:
     """The prompt, both answers by the same line of code, and the reviewers' votes beneath."""
     panes = "".join(
         f'<section class="tb-pane tb-card" aria-labelledby="dispute-{side}"><h3 id="dispute-{side}">{title}</h3>'
@@ -32,11 +32,14 @@ def pair_html(one: "Disagreement", at: int, of: int) -> str:
     )
     done = f" {badge('decided: ' + SAID.get(one.decided, one.decided), 'good')}" if one.decided else ""
     why = f'<p class="tb-muted tb-small">Because: <span dir="auto">{escape(one.reason)}</span></p>' if one.decided and one.reason else ""
-    return (
-        f'<p class="tb-muted tb-num">Pair {at + 1} of {of}{done}</p>{why}'
+    status = f"{left} to decide" if left else "all are decided"
+    return flow(
+        f'<p class="tb-muted tb-num" role="status">Pair {at + 1} of {of} · {status}{done}</p>',
+        why,
         f'<section class="tb-prompt tb-card" aria-labelledby="dispute-asked"><h3 id="dispute-asked">The customer asks</h3>'
-        f'<pre class="tb-plain" dir="auto" tabindex="0" aria-labelledby="dispute-asked">{escape(one.prompt)}</pre></section>'
-        f'<div class="tb-panes">{panes}</div><ul class="tb-said">{"".join(map(_vote, one.votes))}</ul>'
+        f'<pre class="tb-plain" dir="auto" tabindex="0" aria-labelledby="dispute-asked">{escape(one.prompt)}</pre></section>',
+        f'<div class="tb-panes">{panes}</div>',
+        f'<ul class="tb-said">{"".join(map(_vote, one.votes))}</ul>',
     )
 
 
@@ -76,8 +79,7 @@ def build(house: "House", chosen: gr.Dropdown) -> tuple[list[Any], Any]:
         lit = [gr.Button(interactive=True, variant="primary" if one.decided == name else "secondary") for name, _ in CHOICES]
         ends = [gr.Button(interactive=here > 0), gr.Button(interactive=here < len(found) - 1)]
         left = sum(not each.decided for each in found)
-        told = f'<p role="status" class="tb-small">{count(left, "pair")} to decide.</p>' if left else ALL_DECIDED
-        return [told + pair_html(one, here, len(found)), *lit, *ends, one.id]
+        return [pair_html(one, here, len(found), left), *lit, *ends, one.id]
 
     def steps(by: int) -> Any:
         @acts(house, "engineer", "admin")

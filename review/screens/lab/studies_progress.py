@@ -5,6 +5,7 @@ Must not know what the votes say.
 
 from typing import TYPE_CHECKING
 
+from review.screens.evidence import flow
 from review.screens.parts import badge, count, empty_state, escape, minutes, progress_bar, table, when
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def progress_html(study: "StudyView", told: "StudyProgress") -> str:
     facts += [f"{count(told.identical, 'pair')} of equal answers will not be shown." if told.identical else ""]
     bar = progress_bar(told.votes, told.needed, f"{told.votes} of {told.needed} votes", label=f"Votes in {study.name}")
     said = f'<p class="tb-muted">{escape(" ".join(filter(None, facts)))}</p>'
-    return f"{bar}{said}{reviewers_html(told)}{tags_html(told)}{skips_html(told)}{declared_html(study)}"
+    return flow(bar, said, reviewers_html(told), tags_html(told), skips_html(told), declared_html(study))
 
 
 def reviewers_html(told: "StudyProgress") -> str:
