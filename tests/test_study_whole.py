@@ -4,6 +4,7 @@ file alone (T28), another house and the exported votes."""
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
