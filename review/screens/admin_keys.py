@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from review.services.keys import KeyView
     from review.services.people import UserView
 
-MAY = {"engineer": "ask the models", "viewer": "read the figures only", "admin": "ask the models", "reviewer": "nothing"}
-ROLES = [("Ask the models, load adapters, read the figures", "engineer"), ("Read the figures only (for Prometheus)", "viewer")]
+MAY = {"engineer": "ask the models", "viewer": "read usage figures", "admin": "ask the models", "reviewer": "nothing"}
+MORE = "Whoever may ask may also load adapters and read the usage figures."
+ROLES = [("Ask the models", "engineer"), ("Read usage figures", "viewer")]
 
 
 def keys_html(keys: "list[KeyView]") -> str:
@@ -44,11 +45,11 @@ def build_keys(house: "House") -> None:
     heading("Keys for programs", "A program sends its key with every request. What a key may do never exceeds what its maker may do today.")
     listed = block(elem_id="tb-keys", min_height=80)
     with actions():
-        chosen = gr.Dropdown([], label="Program", elem_id="chosen-key", value=None, scale=2)
+        chosen = gr.Dropdown([], label="Key to revoke", elem_id="chosen-key", value=None, scale=2)
         revoke = gr.Button("Revoke key", variant="stop", elem_id="revoke-key")
-    heading("Make a key", f"Programs ask at {house.settings.address}/v1, as they would ask OpenAI. The model they name is the arm.")
+    heading("Make a key", f"Programs ask at {house.settings.address}/v1 as they would ask OpenAI, and name an arm as the model. {MORE}")
     with actions():
-        name = gr.Textbox(label="Program", max_length=80, elem_id="new-key-name", scale=2)
+        name = gr.Textbox(label="Name of the program", max_length=80, elem_id="new-key-name", scale=2)
         role = gr.Dropdown(ROLES, value="engineer", label="It may", elem_id="new-key-role", filterable=False, scale=2)
         make = gr.Button("Make a key", variant="primary", elem_id="make-key")
     shown_once = block(elem_id="tb-key-place", min_height=24)
