@@ -85,8 +85,8 @@ def test_arms_that_never_met_have_win_rates_and_a_reason_instead_of_strengths(tm
     assert (only_bad.both_bad, only_bad.arms[0].log_strength) == (1, None)
 
 
-def test_every_unknown_column_is_named_in_one_error(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"lacks winner; it has the unknown colour, model\. Its first line must name left, right, winner"):
+def test_what_a_header_lacks_and_has_instead_is_named_in_one_error(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"lacks winner; it has colour, model\. Its first line must name left, right, winner"):
         rank_file(table(tmp_path / "v.csv", "left,right,colour,model", "a,b,red,x"))
     with pytest.raises(BadInput, match="repeats left"):
         rank_file(table(tmp_path / "v.csv", "left,left,right,winner", "a,b,c,left"))
@@ -177,3 +177,81 @@ def test_people_read_a_table_and_the_signature(tmp_path: Path) -> None:
     assert "log strength" in run("rank", str(votes))
     assert "ties:half" in run("rank", str(votes))
     assert "alpha, nominal" in run("agreement", str(table(tmp_path / "r.csv", "unit,coder,value", "a,x,1", "a,y,1", "b,x,2", "b,y,1")))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"left,right,winner\na,b,left\na,b,tie\nb,a,both_bad\n",
+        b"\xef\xbb\xbfwinner,right,left\r\nLEFT,b,a\r\nTie,b,a\r\nBoth Bad,a,b\r\n\r\n",
+        b"id;left;right;Winner;comment\n1;a;b;Left;good\n2;a;b;TIE;\n3;b;a;tie (bothbad);\n",
+        b"model_a\tmodel_b\twinner\tlang\na\tb\tmodel_a\ten\na\tb\ttie\ten\nb\ta\ttie (bothbad)\tde\n",
+        b"left,right,winner,reviewer,prompt\na,b,a,,\na,b,draw,,\nb,a,neither,,\n",
+        b'"left","right","winner",""\n" a ","b","left",""\n"a","b","tie"," "\n"b","a","both bad",\n,,,\n',
+        "left,right,winner\na,b,left\na,b,Tie\nb,a,BOTH_BAD\n".encode("utf-16"),
+    ],
+)
+def test_the_same_votes_in_odd_but_plain_spellings_are_the_same_figures(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "v.csv").write_bytes(raw)
+    found = rank_file(tmp_path / "v.csv")
+    assert [(arm.arm, arm.wins, arm.losses, arm.ties, arm.both_bad) for arm in found.arms] == [("a", 1, 0, 1, 1), ("b", 0, 1, 1, 1)]
+    assert found.reviewers == 1
+
+
+@pytest.mark.parametrize("winner", ["1", "0", "", "c", "left or right"])
+def test_a_winner_that_may_mean_this_or_that_is_refused_with_its_line(tmp_path: Path, winner: str) -> None:
+    with pytest.raises(BadInput, match=r"line 3 \(winner is"):
+        rank_file(table(tmp_path / "v.csv", "left,right,winner", "a,b,left", f"a,b,{winner}"))
+
+
+def test_an_arm_called_as_a_word_for_a_vote_is_that_arm(tmp_path: Path) -> None:
+    found = rank_file(
+        table(tmp_path / "v.csv", "left,right,winner", "none,both,none", "none,both,both", "none,both,none", "none,both,left")
+    )
+    assert [(arm.arm, arm.wins) for arm in found.arms] == [("none", 3), ("both", 1)]
+
+
+def test_what_was_left_out_or_taken_together_is_said(tmp_path: Path) -> None:
+    lines = ("left,right,winner,reviewer,prompt,mood", "a,b,left,Rita,p1,x", "a,b,right,,p2,x", "b,a,left,Rita,p1,x", "a,b,tie,Tom,,x")
+    found = run("rank", str(table(tmp_path / "v.csv", *lines)), "--json")
+    for words in (
+        "Columns not used: mood",
+        "1 votes name no reviewer",
+        "1 votes name no prompt",
+        "1 votes are by a reviewer who has judged",
+    ):
+        assert words in found["note"]
+    assert (found["votes"], found["reviewers"], found["prompts"]) == (4, 3, 3)
+
+
+def test_names_and_texts_of_any_script_are_taken_as_they_are(tmp_path: Path) -> None:
+    found = rank_file(table(tmp_path / "v.csv", "left,right,winner", "שלום,<b>x</b>,left", "שלום,<b>x</b>,<b>x</b>", "=1+1,שלום,right"))
+    assert {arm.arm for arm in found.arms} == {"שלום", "<b>x</b>", "=1+1"}
+
+
+def test_ratings_in_other_columns_with_gaps_and_votes_as_values_are_understood(tmp_path: Path) -> None:
+    plain = agreement_file(table(tmp_path / "p.csv", "unit,coder,value", "a,x,1", "a,y,2", "b,x,3", "b,y,3", "c,x,1"))
+    odd = agreement_file(
+        table(tmp_path / "o.csv", "Annotator;Item;Rating;time", "x;a;1;9", "y;a;2;9", "x;b;3;9", "y;b;3.0;9", "x;c;1;9", "y;c;NA;9")
+    )
+    assert (odd.alpha, odd.units, odd.units_compared) == (plain.alpha, plain.units, plain.units_compared)
+    assert "1 values that say there is no rating" in odd.note
+    assert "Columns not used: time" in odd.note
+    votes = agreement_file(
+        table(tmp_path / "v.csv", "unit,coder,value", "a,x,Left", "a,y,tie", "b,x,right", "b,y,RIGHT", "c,x,left", "c,y,left")
+    )
+    assert votes.alpha["ordinal"] is not None
+    assert votes.alpha["interval"] is None
+    assert "stand" in votes.note
+
+
+def test_alpha_has_an_interval_and_fleiss_kappa_and_full_agreement_stand_beside_it(tmp_path: Path) -> None:
+    rows = json.loads(shared("pandalm", "testset-v1.json").read_text())
+    lines = [f"{row['idx']},{rater},{row[f'annotator{rater}']}" for row in rows for rater in (1, 2, 3)]
+    found = run("agreement", str(table(tmp_path / "r.csv", "unit,coder,value", *lines)), "--json")
+    figures = expected("pandalm")
+    assert found["fleiss_kappa"] == pytest.approx(figures["fleiss_kappa"], abs=1e-5)
+    assert found["full_agreement"] == pytest.approx(figures["full_agreement_share"], abs=1e-5)
+    low, high = found["interval"]["nominal"]
+    assert low < figures["krippendorff_alpha_nominal"] < high
+    assert high - low < 0.06

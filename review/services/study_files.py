@@ -15,7 +15,7 @@ from review.protocol.records import Beside, VoteRecord
 from review.protocol.verdict import Rule
 from review.services import study_checks as checks
 from review.services.declaring import word_problems
-from review.services.strict_csv import read_text
+from review.services.csv_columns import read_text
 from review.services.study_checks import Answers, Cast
 from review.services.study_lines import (
     DOUBTED,
