@@ -48,8 +48,10 @@ def look_around(page: Any) -> None:
     """Open every tab, fold and row there is to open."""
     page.wait_for_selector("h1")
     page.wait_for_timeout(SETTLE_MS)
-    for tab in range(page.get_by_role("tab").count()):
-        page.get_by_role("tab").nth(tab).click()
+    seen: set[str] = set()
+    while unseen := [tab for tab in page.get_by_role("tab").all() if tab.get_attribute("id") not in seen]:
+        seen.add(unseen[0].get_attribute("id"))  # a tab may bring tabs of its own
+        unseen[0].click()
         page.wait_for_timeout(SETTLE_MS)
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         page.mouse.move(200, 400)
