@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ft.errors import BadInput
 from review.commands.terminal import AsJson, emit_json, house, say, table
 
 if TYPE_CHECKING:
@@ -134,6 +135,27 @@ def use(name: Annotated[str, typer.Argument(help="Adapter to put in use, or `bas
     with house() as open_house:
         open_house.adapters.use(None if name == "base" else name, by=None)
     say(f"In use now: {name}.")
+
+
+@app.command("blend")
+def blend_adapters(
+    name: Annotated[str, typer.Argument(help="Name of the new adapter.")],
+    parts: Annotated[list[str], typer.Argument(help="ADAPTER=WEIGHT, two of them.")],
+) -> None:
+    """Make a weighted sum of two adapters: a new one, exact, with both ranks together.
+
+    Example: tiebreak adapters blend half connectpro-v1=0.5 connectpro-v2=0.5
+    """
+    weights: dict[str, float] = {}
+    for part in parts:
+        adapter, _, weight = part.rpartition("=")
+        try:
+            weights[adapter] = float(weight)
+        except ValueError as error:
+            raise BadInput(f"{part} is not ADAPTER=WEIGHT, such as connectpro-v1=0.5. Write it so.") from error
+    with house() as open_house:
+        made = open_house.adapters.blend(name, weights, by=None)
+    say(f"{made.name} is registered: {made.title}, rank {made.rank}. Load it: tiebreak adapters load {made.name}")
 
 
 @app.command()

@@ -5,7 +5,9 @@ HTTP.
 """
 
 import re
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from sqlmodel import Session
 
 from ft.adapters import Vetted, discard, install, judge
 from ft.bases import EMBEDDED, BaseShape, describe_base, locate
+from ft.blending import Part, blend
 from ft.embedded import embedded_shape
 from ft.engine import Engine, Identity
 from ft.errors import BadInput, Conflict, NotFound, Refused, Unavailable, UserError
 from review.services.adapter_memory import IN_USE, AdapterMemory, must_be_usable, size_of
 from review.services.adapter_views import AdapterView, view
 from review.services.faults import reading, writing
+from review.services.handed_over import as_one
 from storage.database import Database
 from storage.queries import arms as queries
 from storage.queries.people import audit
@@ -27,6 +31,14 @@ from storage.tables import Adapter, User
 
 NAME = re.compile(r"[^\W_][\w .+-]{0,63}")
 RESERVED = ("base", "human", "none")
+
+
+class NotAccepted(BadInput):
+    """An adapter that was refused, with each reason by itself."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(" ".join(reasons))
+        self.reasons = tuple(reasons)
 
 
 class Adapters:
@@ -73,12 +85,10 @@ class Adapters:
         verdict = self.vet(path) if self._strict else judge(path, shape)
         facts = verdict.adapter
         if facts is None:
-            raise BadInput(" ".join(verdict.reasons))
+            raise NotAccepted(verdict.reasons)
         if shape and facts.base_hash and facts.base_hash != shape.base_hash and not foreign:
-            raise BadInput(
-                f"It was trained on other weights than this base model has ({facts.base_hash}, not {shape.base_hash}). "
-                "Train it again on this base."
-            )
+            words = f"It was trained on other weights than this base model has ({facts.base_hash}, not {shape.base_hash}). "
+            raise NotAccepted([words + "Train it again on this base, or say that you accept it all the same."])
         with reading(self._db) as session:
             _must_be_new(session, name, facts.content_hash)
         folder = install(path, self._home / "adapters", facts)
@@ -96,6 +106,32 @@ class Adapters:
             self._clear(folder, facts.content_hash)
             raise
         return self.adapter(name)
+
+    def receive(self, paths: Sequence[str | Path], name: str, by: int | None, foreign: bool = False) -> AdapterView:
+        """Register an upload: a zip, or the files of a folder. `name` "" takes the zip's. Raises NotAccepted with the reasons."""
+        with as_one(paths, self._room()) as path:
+            title = name.strip() or (path.stem if path.suffix.lower() == ".zip" else "")
+            if not title:
+                raise BadInput("The adapter has no name. Give it one; the files do not tell it.")
+            return self.register(path, title, by, foreign=foreign)
+
+    def _room(self) -> Path:
+        """Where uploads and blends lie until they are judged."""
+        room = self._home / "quarantine"
+        room.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return room
+
+    def blend(self, name: str, weights: Mapping[str, float], by: int | None) -> AdapterView:
+        """A new adapter: the weighted sum of registered ones. Raises BadInput, NotFound, Conflict."""
+        if len(weights) < 2:
+            raise BadInput("A blend needs two different adapters. Choose another second one.")
+        self._check_name(name.strip())
+        parts = [Part(part, self.folder(part), weight) for part, weight in weights.items()]
+        made = [{"name": part.name, "weight": part.weight, "content_hash": part.folder.name} for part in parts]
+        title = " + ".join(f"{part.weight:g} × {part.name}" for part in parts)
+        with tempfile.TemporaryDirectory(prefix=".blend-", dir=self._room()) as work:
+            blend(parts, Path(work) / "blend")
+            return self.register(Path(work) / "blend", name, by, title=title, foreign=True, about={"parts": made, "file": ""})
 
     def _clear(self, folder: Path, content_hash: str) -> None:
         """Another upload of that name came first: the files go, unless they are that one's."""

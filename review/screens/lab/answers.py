@@ -1,4 +1,4 @@
-"""The Answers tab: let arms answer a prompt set in the background, watch, cancel, score. Must not know engines or metrics."""
+"""The Answers tab: let arms answer a prompt set in the background, watch, pause, cancel, score. Must not know engines or metrics."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
 
-TONES = {"queued": "plain", "running": "warn", "finished": "good", "failed": "bad", "cancelled": "plain"}
+TONES = {"queued": "plain", "running": "warn", "paused": "warn", "finished": "good", "failed": "bad", "cancelled": "plain"}
 SHOWN = 20
+OPEN = ("queued", "running", "paused")
 
 
 def jobs_html(jobs: "list[JobView]") -> str:
@@ -49,13 +50,16 @@ def build(house: "House") -> Room:
     heading("Work in the background", "It goes on when you leave this page.")
     listing = block(elem_id="answer-jobs", min_height=160)
     with actions():
-        job = gr.Dropdown([], label="Running or waiting", elem_id="answer-job", scale=3)
+        job = gr.Dropdown([], label="Running, waiting or paused", elem_id="answer-job", scale=3)
+        pause = gr.Button("Pause", elem_id="answer-pause")
+        resume = gr.Button("Go on", elem_id="answer-resume")
         cancel = gr.Button("Cancel", variant="stop", elem_id="answer-cancel")
 
-    def work() -> list[Any]:
+    def work(picked: int | None = None) -> list[Any]:
         jobs = newest_first(house)
-        going = [(one.title, one.id) for one in jobs if one.status in ("queued", "running")]
-        return [jobs_html(jobs), gr.Dropdown(choices=going, value=going[0][1] if going else None)]
+        going = [(one.title, one.id) for one in jobs if one.status in OPEN]
+        value = picked if any(picked == number for _, number in going) else (going[0][1] if going else None)
+        return [jobs_html(jobs), gr.Dropdown(choices=going, value=value)]
 
     def show(person: "UserView") -> list[Any]:
         house.answers.ensure_arms()
@@ -76,21 +80,30 @@ def build(house: "House") -> Room:
 
         return start_work
 
-    @acts(house, "engineer", "admin")
-    def cancel_work(person: "UserView", picked: int | None) -> list[Any]:
-        if picked is not None:
-            house.answers.cancel(picked, person.id)
-            note("It stops after the batch it is at. What is answered stays.")
-        return work()
+    def changes(act: Any, said: str) -> Any:
+        @acts(house, "engineer", "admin")
+        def change_work(person: "UserView", picked: int | None) -> list[Any]:
+            if picked is None:
+                raise BadInput("No work is chosen. Choose some from the list first.")
+            act(picked, person.id)
+            note(said)
+            return work(picked)
+
+        return change_work
 
     asked, places = [set_name, split, arms], [listing, job]
     start.click(starts(house.answers.start, "The arms start answering within seconds."), asked, places, **SLOW)
     score.click(starts(house.boards.start_score, "Scoring starts within seconds."), asked, places, **SLOW)
-    cancel.click(cancel_work, [job], places, **SLOW)
+    for button, act, said in (
+        (pause, house.answers.pause, "It stops within a second. What is answered stays."),
+        (resume, house.answers.resume, "It goes on within seconds, with what is missing."),
+        (cancel, house.answers.cancel, "It stops after the batch it is at. What is answered stays."),
+    ):
+        button.click(changes(act, said), [job], places, **SLOW)
 
     def live(person: "UserView", picked: int | None) -> list[Any]:
-        listed, going = work()
-        still = any(one.id == picked and one.status in ("queued", "running") for one in house.answers.jobs())
+        listed, going = work(picked)
+        still = any(one.id == picked and one.status in OPEN for one in house.answers.jobs())
         return [listed, gr.skip() if still else going]
 
     return Room([set_name, arms, *places], show, places, live, [job])
