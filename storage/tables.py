@@ -26,6 +26,7 @@ CHOICES = ("left", "right", "tie", "both_bad")
 EXAMPLE_STATES = ("draft", "approved", "rejected")
 RUN_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled", "lost")
 LIVE = text("voided_at IS NULL")
+VOIDED = text("voided_at IS NOT NULL")
 JOB_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled")
 JOB_KINDS = ("answer", "score", "export", "keep")
 PURPOSES = ("task", "keep", "canary")
@@ -184,7 +185,10 @@ class Arm(SQLModel, table=True):
 class Answer(SQLModel, table=True):
     """One arm's stored output for one prompt, with what is needed to produce it again."""
 
-    __table_args__ = (Index("uq_answer_live", "arm_id", "prompt_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),)
+    __table_args__ = (
+        Index("uq_answer_live", "arm_id", "prompt_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
+        Index("ix_answer_voided", "arm_id", sqlite_where=VOIDED, postgresql_where=VOIDED),
+    )
     id: int | None = Field(default=None, primary_key=True)
     arm_id: int = Field(foreign_key="arm.id", index=True)
     prompt_id: int = Field(foreign_key="prompt.id", index=True)

@@ -170,6 +170,13 @@ def upgrade() -> None:
     with op.batch_alter_table("answer", schema=None) as batch_op:
         batch_op.add_column(sa.Column("engine", sa.JSON(), server_default="{}", nullable=False))
         batch_op.add_column(sa.Column("cost", sa.Float(), server_default="0", nullable=False))
+        batch_op.create_index(
+            "ix_answer_voided",
+            ["arm_id"],
+            unique=False,
+            sqlite_where=sa.text("voided_at IS NOT NULL"),
+            postgresql_where=sa.text("voided_at IS NOT NULL"),
+        )
 
     with op.batch_alter_table("arm", schema=None) as batch_op:
         batch_op.add_column(sa.Column("remote", sa.JSON(), server_default="{}", nullable=False))
