@@ -8,88 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
 from review.screens.lab import studies_declare as declare
 from review.screens.lab import studies_disputes as disputes
 from review.screens.lab import studies_doubts as doubts
 from review.screens.lab import studies_exchange as exchange
+from review.screens.lab import studies_new
 from review.screens.lab.room import Room, choices
-from review.screens.lab.studies_progress import progress_html
-from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, count, empty_state, escape, heading, note, progress_bar, table
-from review.services import study_plans as plans
+from review.screens.lab.studies_desk import Desk
+from review.screens.parts import QUICK, SLOW, actions, acts, block, heading, note
 
 if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
-    from review.services.study_views import StudyProgress, StudyView
 
 ROLES = ("engineer", "admin")
-STATES = {"draft": "plain", "open": "good", "paused": "warn", "closed": "plain"}
-NONE_YET = empty_state("No study yet.", "Declare one under “New study”. All its arms need stored answers: see the Answers tab.")
 Section = tuple[list[Any], Callable[[str | None], list[Any]]]
-
-
-def list_html(studies: "list[StudyView]", told: "dict[str, StudyProgress]") -> str:
-    if not studies:
-        return NONE_YET
-    rows = [
-        [
-            f'<b dir="auto">{escape(study.name)}</b>',
-            badge(study.state, STATES[study.state]),
-            escape(f"{study.set_name}, {study.split}"),
-            f"{escape(', '.join(arm for arm in study.arms if arm != study.against))} against {escape(study.against)}",
-            progress_bar(told[study.name].votes, told[study.name].needed, f"{told[study.name].votes} of {told[study.name].needed} votes",
-                         label=f"Votes in {study.name}"),
-        ]
-        for study in reversed(studies)
-    ]  # fmt: skip
-    return table(["Study", "State", "Prompts", "Arms", "Progress"], rows, "Studies, newest first")
-
-
-class Desk:
-    """What the tab shows of the studies there are. Closed ones no longer move, so how far they are is asked once."""
-
-    def __init__(self, house: "House") -> None:
-        self.house = house
-        self._closed: dict[str, StudyProgress] = {}
-
-    def listing(self) -> str:
-        studies = self.house.studies.studies()
-        return list_html(studies, {study.name: self._told(study) for study in studies})
-
-    def _told(self, study: "StudyView") -> "StudyProgress":
-        if study.state != "closed":
-            return self.house.studies.progress(study.name)
-        return self._closed.get(study.name) or self._closed.setdefault(study.name, self.house.studies.progress(study.name))
-
-    def names(self) -> list[str]:
-        return [study.name for study in reversed(self.house.studies.studies())]
-
-    def progress(self, name: str | None) -> str:
-        return progress_html(self.house.studies.study(name), self.house.studies.progress(name)) if name else ""
-
-    def result(self, name: str | None) -> str:
-        if not name:
-            return NONE_YET
-        found = self.house.studies.result(name)
-        return flow(verdict_html(found), human_html(found), tags_html(found), trust_html(found))
-
-    def buttons(self, name: str | None) -> list[gr.Button]:
-        """Open or resume, pause, close, copy: what makes sense in the study's state."""
-        state = self.house.studies.study(name).state if name else ""
-        start = gr.Button("Resume" if state == "paused" else "Open for reviewers", interactive=state in ("draft", "paused"))
-        pause, close = gr.Button(interactive=state == "open"), gr.Button(interactive=state in ("open", "paused"))
-        return [start, pause, close, gr.Button(interactive=bool(state))]
-
-    def closing(self, name: str) -> str:
-        """What closing means, before it is done."""
-        told = self.house.studies.progress(name)
-        left = told.needed - told.votes
-        missing = f"{count(left, 'vote')} of {told.needed} are still missing. " if left > 0 else ""
-        return (
-            f'<p role="alert"><b>Close “<bdi>{escape(name)}</bdi>” for good?</b> {missing}No vote can be given or changed afterwards, '
-            "and reviewers may learn who was who. To collect more votes later, copy it as a new study.</p>"
-        )
 
 
 def build(house: "House") -> Room:
@@ -113,7 +46,8 @@ def build(house: "House") -> Room:
         with gr.Tab("Progress", id="progress", elem_id="studies-progress") as tab_progress:
             who = block(elem_id="study-who", min_height=120)
             heading("Whose votes count", "Votes in doubt are aside until an admin decides. Nobody's vote is ever changed or deleted.")
-            doubted = doubts.decision_row(house, ROLES, [who], lambda study: [desk.progress(study)], [chosen])
+            with gr.Column(visible=False) as admins:
+                doubted = doubts.decision_row(house, ROLES, [who], lambda study: [desk.progress(study)], [chosen])
         with gr.Tab("Result", id="result", elem_id="studies-result") as tab_result:
             result = block(elem_id="study-result", min_height=240)
         with gr.Tab("Disagreements", id="disputes", elem_id="studies-disputes") as tab_disputes:
@@ -184,81 +118,15 @@ def build(house: "House") -> Room:
         button.click(moves(verb), [chosen, here], [*now, *parts], **SLOW)
     closing.click(ask_to_close, [chosen], [question, sure], **QUICK)
     no.click(keep_open, None, [sure], **QUICK)
-    _declaring(house, desk, form, preview, create, (tab_new, here, tabs, chosen, copying), (now, state, who))
+    studies_new.wire(house, desk, form, preview, create, (tab_new, here, tabs, chosen, copying), (now, state, who))
 
     def show(person: "UserView") -> list[Any]:
         names = desk.names()
         first = names[0] if names else None
-        return [*state(first), *opened("progress", first)]
+        drawn = [value for _, draw in sections.values() for value in draw(first)]
+        return [*state(first), *drawn, gr.Column(visible=person.role == "admin")]
 
     def live(person: "UserView", picked: str | None, key: str) -> list[Any]:
         return [desk.listing(), desk.progress(picked) if key == "progress" else gr.skip()]
 
-    return Room([*now, *parts], show, [listing, who], live, [chosen, here])
-
-
-def _declaring(
-    house: "House", desk: Desk, form: declare.Form, preview: gr.HTML, create: gr.Button, around: tuple[Any, ...], back: tuple[Any, ...]
-) -> None:
-    """The form: filled once, copied from another study, looked over at each change, declared."""
-    tab, here, tabs, chosen, copying = around
-    now, state, who = back
-    fields = form.all
-
-    def looked_over(wish: plans.Wish) -> str:
-        return declare.plan_html(plans.plan(house.db, wish), wish)
-
-    def filled(wish: plans.Wish) -> list[Any]:
-        values = declare.filled(house, wish, plans.plan(house.db, wish).tags)
-        return [*values, looked_over(plans.replace(wish, name=values[0]))]
-
-    @acts(house, *ROLES)
-    def open_form(person: "UserView", *values: Any) -> list[Any]:
-        """Filled with the usual things the first time; afterwards what was written stays."""
-        wish = declare.wish_of(values)
-        if wish.name:
-            return ["new", *(gr.skip() for _ in fields), looked_over(wish)]
-        return ["new", *filled(usual(house))]
-
-    @acts(house, *ROLES)
-    def look_over(person: "UserView", *values: Any) -> str:
-        return looked_over(declare.wish_of(values))
-
-    @acts(house, *ROLES)
-    def choose_prompts(person: "UserView", *values: Any) -> list[Any]:
-        wish = declare.wish_of(values)
-        tags = plans.plan(house.db, wish).tags
-        wish = plans.replace(wish, tags=tuple(tag for tag in wish.tags if tag in tags))
-        return [declare.tags_of(tags, wish.tags), looked_over(wish)]
-
-    @acts(house, *ROLES)
-    def copy_study(person: "UserView", picked: str | None) -> list[Any]:
-        if not picked:
-            return [gr.skip() for _ in range(len(fields) + 3)]
-        return [gr.Tabs(selected="new"), "new", *filled(declare.wish_like(house.studies.study(picked)))]
-
-    @acts(house, *ROLES)
-    def declare_study(person: "UserView", *values: Any) -> list[Any]:
-        made = plans.declare(house.db, house.studies, declare.wish_of(values), person.id)
-        note(f"{made.name} is declared. Open it when reviewers may start.")
-        return [*state(made.name), gr.Tabs(selected="progress"), "progress", desk.progress(made.name), *filled(usual(house))]
-
-    tab.select(open_form, fields, [here, *fields, preview], **QUICK)
-    for prompts in (form.set_name, form.split):
-        prompts.input(choose_prompts, fields, [form.tags, preview], **QUICK)
-    for field in fields:
-        event = field.blur if isinstance(field, gr.Textbox) else field.input
-        if field not in (form.set_name, form.split):
-            event(look_over, fields, [preview], **QUICK)
-    copying.click(copy_study, [chosen], [tabs, here, *fields, preview], **SLOW)
-    create.click(declare_study, fields, [*now, tabs, here, who, *fields, preview], **SLOW)
-
-
-def usual(house: "House") -> plans.Wish:
-    """What most people declare next: the adapter in use, or the newest, against the base, on the newest prompts."""
-    known = house.answers.arms()
-    best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter"), None)
-    sets = house.library.sets()
-    arms = tuple(arm.name for arm in known if arm.name in (best, "base"))
-    number = len(house.studies.studies()) + 1
-    return plans.Wish(plans.free_name(house.db, f"Study {number}"), sets[-1].name if sets else "", arms=arms)
+    return Room([*now, *parts, admins], show, [listing, who], live, [chosen, here])

@@ -61,7 +61,7 @@ def build(house: "House", chosen: gr.Dropdown) -> tuple[list[Any], Any]:
                  for at, (name, words) in enumerate(CHOICES, start=1)]  # fmt: skip
     with actions():
         reason = gr.Dropdown(list(WHY), value=WHY[0], allow_custom_value=True, label="Why (choose, or write it)", elem_id="dispute-reason")
-        back = gr.Button("← Earlier", elem_id="dispute-back", elem_classes=["tb-press-p"])
+        back = gr.Button("← Earlier (P)", elem_id="dispute-back", elem_classes=["tb-press-p"])
         forward = gr.Button("Later → (N)", elem_id="dispute-forward", elem_classes=["tb-press-n"])
     place = gr.Textbox("", label="place", visible="hidden")
     outputs = [shown, *votes, back, forward, place]

@@ -1,0 +1,88 @@
+"""What the Studies tab shows of the studies there are: the list, one study's progress and result, which buttons make sense.
+
+Must not know how it is laid out.
+"""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
+from review.screens.lab.studies_progress import progress_html
+from review.screens.parts import badge, count, empty_state, escape, progress_bar, table
+
+if TYPE_CHECKING:
+    from review.services.house import House
+    from review.services.study_views import StudyProgress, StudyView
+
+NEWEST = 6  # studies shown before one asks for the earlier ones
+STATES = {"draft": "plain", "open": "good", "paused": "warn", "closed": "plain"}
+NONE_YET = empty_state("No study yet.", "Declare one under “New study”. All its arms need stored answers: see the Answers tab.")
+
+
+def list_html(studies: "list[StudyView]", told: "dict[str, StudyProgress]") -> str:
+    if not studies:
+        return NONE_YET
+    rows = [
+        [
+            f'<b dir="auto">{escape(study.name)}</b>',
+            badge(study.state, STATES[study.state]),
+            escape(f"{study.set_name}, {study.split}"),
+            f"{escape(', '.join(arm for arm in study.arms if arm != study.against))} against {escape(study.against)}",
+            progress_bar(told[study.name].votes, told[study.name].needed, f"{told[study.name].votes} of {told[study.name].needed} votes",
+                         label=f"Votes in {study.name}"),
+        ]
+        for study in reversed(studies)
+    ]  # fmt: skip
+    head = ["Study", "State", "Prompts", "Arms", "Progress"]
+    earlier = ""
+    if len(rows) > NEWEST:
+        folded = table(head, rows[NEWEST:], "Earlier studies")
+        earlier = f'<details class="tb-more"><summary>{len(rows) - NEWEST} earlier</summary>{folded}</details>'
+    return table(head, rows[:NEWEST], "Studies, newest first") + earlier
+
+
+class Desk:
+    """What the tab shows of the studies there are. Closed ones no longer move, so how far they are is asked once."""
+
+    def __init__(self, house: "House") -> None:
+        self.house = house
+        self._closed: dict[str, StudyProgress] = {}
+
+    def listing(self) -> str:
+        studies = self.house.studies.studies()
+        return list_html(studies, {study.name: self._told(study) for study in studies})
+
+    def _told(self, study: "StudyView") -> "StudyProgress":
+        if study.state != "closed":
+            return self.house.studies.progress(study.name)
+        return self._closed.get(study.name) or self._closed.setdefault(study.name, self.house.studies.progress(study.name))
+
+    def names(self) -> list[str]:
+        return [study.name for study in reversed(self.house.studies.studies())]
+
+    def progress(self, name: str | None) -> str:
+        return progress_html(self.house.studies.study(name), self.house.studies.progress(name)) if name else ""
+
+    def result(self, name: str | None) -> str:
+        if not name:
+            return NONE_YET
+        found = self.house.studies.result(name)
+        return flow(verdict_html(found), human_html(found), tags_html(found), trust_html(found))
+
+    def buttons(self, name: str | None) -> list[gr.Button]:
+        """Open or resume, pause, close, copy: what makes sense in the study's state."""
+        state = self.house.studies.study(name).state if name else ""
+        start = gr.Button("Resume" if state == "paused" else "Open for reviewers", interactive=state in ("draft", "paused"))
+        pause, close = gr.Button(interactive=state == "open"), gr.Button(interactive=state in ("open", "paused"))
+        return [start, pause, close, gr.Button(interactive=bool(state))]
+
+    def closing(self, name: str) -> str:
+        """What closing means, before it is done."""
+        told = self.house.studies.progress(name)
+        left = told.needed - told.votes
+        missing = f"{count(left, 'vote')} of {told.needed} are still missing. " if left > 0 else ""
+        return (
+            f'<p role="alert"><b>Close “<bdi>{escape(name)}</bdi>” for good?</b> {missing}No vote can be given or changed afterwards, '
+            "and reviewers may learn who was who. To collect more votes later, copy it as a new study.</p>"
+        )
