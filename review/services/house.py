@@ -14,19 +14,23 @@ from ft.engine import BASE, Activity, Check, Engine, Event, Identity, Request, S
 from ft.errors import Unavailable, UserError
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
-from review.services.after_training import AfterTraining
+from review.services.after_training import AfterTraining, Verdicts
 from review.services.answers import Answers
 from review.services.asking import Asking
 from review.services.boards import Boards
+from review.services.cards import Cards
 from review.services.comparisons import Comparisons
 from review.services.estimates import Estimates
 from review.services.faults import open_database
 from review.services.integrity import Integrity
+from review.services.keeping import Keeping
 from review.services.keys import Keys
+from review.services.ledger import Ledgers
 from review.services.library import Library
 from review.services.onboarding import Onboarding
 from review.services.passports import Passports
 from review.services.people import People
+from review.services.promotions import Promotions
 from review.services.remotes import Remotes
 from review.services.sessions import Sessions
 from review.services.studies import Studies
@@ -117,6 +121,9 @@ class House:
     estimates: Estimates
     upkeep: Upkeep
     keys: Keys
+    keeping: Keeping
+    promotions: Promotions
+    cards: Cards
     asking: Asking
     remotes: Remotes
 
@@ -124,12 +131,15 @@ class House:
 def build(settings: Settings, db: Database, engine: Engine) -> House:
     """Connect the services. Opens nothing."""
     on_demand = engine if isinstance(engine, EngineOnDemand) else EngineOnDemand(lambda: engine)
-    library, boards = Library(db), Boards(db)
+    library, boards, ledgers = Library(db), Boards(db), Ledgers()
     adapters = Adapters(db, settings.home, on_demand, settings.base, settings.adapter_memory_mb, strict=settings.engine == "local")
     remotes = Remotes(db)
     answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
     training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards))
+    studies, keeping = Studies(db), Keeping(db)
+    promotions = Promotions(db, adapters, studies, boards, keeping)
+    verdicts = Verdicts(keeping, promotions, Cards(db, settings.home, boards, keeping))
     return House(
         settings=settings,
         db=db,
@@ -140,15 +150,18 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         adapters=adapters,
         integrity=Integrity(db, on_demand, adapters, answers),
         passports=Passports(db, on_demand, adapters, answers),
-        studies=Studies(db),
-        comparisons=Comparisons(db, names=EMBEDDED_NAMES if settings.base == "embedded" else (settings.base,)),
-        sessions=Sessions(db),
+        studies=studies,
+        comparisons=Comparisons(db, names=EMBEDDED_NAMES if settings.base == "embedded" else (settings.base,), ledgers=ledgers),
+        sessions=Sessions(db, ledgers=ledgers),
         onboarding=Onboarding(db),
         boards=boards,
         training=training,
         estimates=Estimates(training, settings.home),
         upkeep=Upkeep(settings, db, on_demand),
         keys=Keys(db),
+        keeping=keeping,
+        promotions=promotions,
+        cards=verdicts.cards,
         asking=Asking(db, on_demand, adapters, answers, remotes),
         remotes=remotes,
     )
