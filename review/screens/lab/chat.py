@@ -26,7 +26,7 @@ EMPTY = empty_state("Ask both arms the same question.", "Each question is asked 
 
 
 def build(house: "House") -> Room:
-    with gr.Tabs(elem_id="chat-tabs"):
+    with gr.Tabs(elem_id="chat-tabs", overflow_behavior="wrap"):
         with gr.Tab("With names", id="named", elem_id="chat-named"):
             named = _named(house)
         with gr.Tab("Blind, for practice", id="blind", elem_id="chat-blind"):

@@ -42,7 +42,7 @@ def build(house: "House") -> Room:
             no = gr.Button("Keep it as it is", elem_id="study-close-no")
     here = gr.Textbox("progress", label="open tab", visible="hidden")
     now = [listing, chosen, starting, pausing, closing, copying, sure]
-    with gr.Tabs(elem_id="studies-tabs", selected="progress") as tabs:
+    with gr.Tabs(elem_id="studies-tabs", selected="progress", overflow_behavior="wrap") as tabs:
         with gr.Tab("Progress", id="progress", elem_id="studies-progress") as tab_progress:
             who = block(elem_id="study-who", min_height=120)
             heading("Whose votes count", "Votes in doubt are aside until an admin decides. Nobody's vote is ever changed or deleted.")
