@@ -4,16 +4,16 @@ import json
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ft.errors import NotFound
+from ft.errors import BadInput, NotFound
+from review.commands.study_words import checks_in_words, show_arms, show_people
 from review.commands.terminal import AsJson, emit_json, house, plain, say, table
 from review.protocol.ballots import Ballot, BlindPair, Choice
 from review.services.exchange import Exchange, recount
 from review.services.spreadsheets import csv_text
-from review.services.study_views import StudyResult
 
 study = typer.Typer(no_args_is_help=True, help="Studies: a declared comparison of arms, fixed before the first vote.")
 votes = typer.Typer(no_args_is_help=True, help="Votes: count them, take them out.")
@@ -40,22 +40,47 @@ def create(
     set_name: Annotated[str, typer.Option("--set", help="Prompt set to judge on.")],
     arms: Annotated[list[str], typer.Option("--arm", help="An arm; give at least two.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Only prompts with this tag; may be given several times.")] = None,
+    reviewers: Annotated[
+        list[str] | None, typer.Option("--reviewer", help="Only this reviewer may judge; may be given several times.")
+    ] = None,
     votes_per_pair: Annotated[int, typer.Option(help="How many reviewers judge each pair.")] = 1,
+    criteria: Annotated[list[str] | None, typer.Option("--criterion", help="Asked beside the vote. Default: the usual four.")] = None,
+    no_criteria: Annotated[bool, typer.Option("--no-criteria", help="Ask for the vote alone.")] = False,
+    scale: Annotated[str, typer.Option(help="How a criterion is judged: sides or points (1 to 5 for each answer).")] = "sides",
+    reasons: Annotated[list[str] | None, typer.Option("--reason", help="Offered as a chip. Default: the usual seven.")] = None,
+    checks: Annotated[bool, typer.Option("--checks/--no-checks", help="Mix in repeats, plain pairs and the blinding question.")] = True,
+    reveal: Annotated[str, typer.Option(help="after_close, or after_vote: when reviewers learn which was which.")] = "after_close",
     against: Annotated[str, typer.Option(help="The arm to beat. Default: the base.")] = "",
     min_win_rate: Annotated[float | None, typer.Option(help="Ship from this win rate, 0.5 to 0.99.")] = None,
     max_both_bad: Annotated[float | None, typer.Option(help="Hold above this share of both bad, 0 to 1.")] = None,
     min_votes: Annotated[int | None, typer.Option(help="No verdict before so many votes.")] = None,
     min_reviewers: Annotated[int | None, typer.Option(help="No verdict before so many reviewers.")] = None,
+    no_worse_tag: Annotated[bool, typer.Option("--no-worse-tag/--any-tag", help="Hold where clearly worse on any one tag.")] = True,
     open_now: Annotated[bool, typer.Option("--open", help="Open it for votes at once.")] = False,
 ) -> None:
     """Declare a study. Its arms need stored answers first (tiebreak answer)."""
     given = {"min_win_rate": min_win_rate, "max_both_bad": max_both_bad, "min_votes": min_votes, "min_reviewers": min_reviewers}
-    rule = {setting: value for setting, value in given.items() if value is not None}
+    rule: dict[str, Any] = {setting: value for setting, value in given.items() if value is not None} | {"no_worse_tag": no_worse_tag}
+    asked: dict[str, Any] = {} if reasons is None else {"reasons": reasons}
+    if no_criteria or criteria is not None:
+        asked["criteria"] = [] if no_criteria else criteria
     with house() as open_house:
-        open_house.studies.create(name, set_name, list(arms), split, votes_per_pair, rule=rule, by=None, against=against or None)
+        open_house.studies.create(
+            name, set_name, list(arms), split, votes_per_pair, rule=rule, reveal=reveal, against=against or None, tags=tags or (),
+            reviewers=reviewers or (), scale=scale, checks=checks, **asked,
+        )  # fmt: skip
         if open_now:
-            open_house.studies.open(name, by=None)
+            open_house.studies.open(name)
     say(f"“{name}” is {'open for votes' if open_now else 'a draft; open it with: tiebreak study open'}.")
+
+
+@study.command()
+def copy(name: Name, new_name: Annotated[str, typer.Argument(help="Name of the new study.")]) -> None:
+    """A new draft that declares what a study does: to change anything of an opened study, or to ask again."""
+    with house() as open_house:
+        open_house.studies.copy(name, new_name)
+    say(f"“{new_name}” is a draft like “{name}”; open it with: tiebreak study open")
 
 
 @study.command("open")
@@ -91,12 +116,56 @@ def status(name: Name, as_json: AsJson = False) -> None:
         emit_json({"progress": progress, "result": result})
         return
     say(f"{progress.votes} votes of {progress.needed} wanted. {result.verdict.words}")
+    for condition in result.conditions:
+        say(f"  {'met' if condition.met else 'not met'}: {condition.words}")
     show_arms(result)
+    if result.tags:
+        table(("tag", "win rate", "votes", ""), [(t.tag, f"{t.win_rate.value:.0%}", t.votes, t.words) for t in result.tags], "")
+    show_people(progress)
+    for words in checks_in_words(result):
+        say(words)
 
 
-def show_arms(result: StudyResult) -> None:
-    rows = [(a.arm, f"{a.win_rate.value:.0%} [{a.win_rate.low:.0%}, {a.win_rate.high:.0%}]", a.votes) for a in result.arms]
-    table(("arm", "blind win rate", "votes"), rows, "No vote yet.")
+@study.command()
+def decide(
+    name: Name,
+    reviewer: Annotated[str, typer.Argument(help="Name of the reviewer.")],
+    counted: Annotated[bool, typer.Option("--count/--aside", help="Let the votes count, or keep them out of every number.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the decision.")],
+) -> None:
+    """Decide whether a doubted reviewer's votes count."""
+    with house() as open_house:
+        open_house.studies.decide_reviewer(name, reviewer, counted, reason)
+    say(f"The votes of {reviewer} in “{name}” {'count' if counted else 'are aside'} from now on.")
+
+
+@study.command("disputes")
+def list_disputes(name: Name, as_json: AsJson = False) -> None:
+    """Pairs that reviewers judged differently, without a name of arm or reviewer."""
+    with house() as open_house:
+        found = open_house.studies.disagreements(name)
+    if as_json:
+        emit_json(found)
+        return
+    rows = [(one.id, one.prompt[:60], ", ".join(vote.choice for vote in one.votes), one.decided) for one in found]
+    table(("pair", "prompt", "votes", "decided"), rows, "Reviewers do not disagree on any pair.")
+
+
+@study.command()
+def adjudicate(
+    name: Name,
+    pair: Annotated[str, typer.Argument(help="The pair, as `tiebreak study disputes` names it.")],
+    choice: Annotated[str, typer.Argument(help="first, second, tie or both_bad.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the decision.")],
+) -> None:
+    """Decide a disputed pair. The votes stay; the result says both numbers."""
+    parts = pair.split(":")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise BadInput(f"{pair!r} is not a pair. See: tiebreak study disputes")
+    prompt, first, second = map(int, parts)
+    with house() as open_house:
+        open_house.studies.adjudicate(name, prompt, first, second, choice, reason)
+    say(f"Decided: {choice}.")
 
 
 @study.command("export")
@@ -126,6 +195,8 @@ def import_study(
     say(f"“{found.study}” came in: {found.votes} votes of {found.reviewers} reviewers on {found.prompts} prompts and {found.arms} arms.")
     if found.identical:
         say(f"{found.identical} pairs of answers are identical; {found.identical_votes} votes on them are kept, but not counted.")
+    if found.ignored:
+        say(f"Fields that this format does not know were left out: {', '.join(found.ignored)}.")
     for old, new in found.renamed.items():
         say(f"{old} is called {new} here, because that name is taken.")
 
