@@ -112,7 +112,28 @@ def test_a_run_ends_on_the_board(house: House) -> None:
     events = len(events_of(house, run_id))
     house.training.sync()
     assert len(events_of(house, run_id)) == events
-    assert len(house.answers.jobs()) == 2
+    assert jobs_on(house, "doors") == ["answer", "score"]
+
+
+def jobs_on(house: House, set_name: str) -> list[str]:
+    return sorted(job.kind for job in house.answers.jobs() if f" {set_name} " in job.title)
+
+
+def test_a_scored_adapter_is_looked_at_for_what_got_worse_and_waits_for_people(house: House, trained: list[Path]) -> None:
+    house.answers.ensure_arms()
+    house.answers.run(house.answers.start("doors", "test", ["base"], None))
+    view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
+    found = house.keeping.compare("helper", "base")
+    assert found.complete
+    assert found.total >= 30
+    assert "# helper" in (house.settings.home / "adapters" / house.adapters.adapter("helper").content_hash / "README.md").read_text()
+    (study,) = house.studies.studies()
+    assert (study.name, study.state) == ("helper against base", "draft")
+    assert house.adapters.in_use() is None, "nothing goes into use by itself"
+    assert view.message.count("stopped") == 0
+    for _ in range(3):
+        house.training.sync()
+    assert len(house.studies.studies()) == 1
 
 
 def events_of(house: House, run_id: str) -> list[RunEvent]:
@@ -289,7 +310,7 @@ def test_what_follows_is_taken_up_wherever_it_was_cut_off(
         synced(house, run_id, lambda view: view.after == "scored")
     assert synced(house, run_id, lambda view: view.after == "scored").adapter == "helper"
     assert [view.name for view in house.adapters.adapters()] == ["helper"]
-    assert sorted(job.kind for job in house.answers.jobs()) == ["answer", "score"]
+    assert jobs_on(house, "doors") == ["answer", "score"]
 
 
 def test_a_stuck_follow_up_says_so_and_goes_on_when_mended(house: House, trained: list[Path]) -> None:
@@ -335,7 +356,7 @@ def test_a_run_without_test_prompts_is_done_once_registered(home: Path, db: Any,
     made.library.import_file(file, "few", split="train", approve=True)
     view = synced(made, ended_meanwhile(made, trained[0]), lambda view: view.after == "scored")
     assert view.adapter == "helper"
-    assert made.answers.jobs() == []
+    assert jobs_on(made, "few") == []
 
 
 def test_watching_costs_no_write_when_nothing_happens(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,22 @@
-"""What follows a finished run: its adapter is registered, answers the test prompts, and is scored.
+"""What follows a finished run: its adapter is registered, answers the test prompts, is scored, and is looked at for what got worse.
 
-Each step looks at what is there already, so it can be cut off anywhere and taken up again. Must not know torch, screens or run processes.
+Its end is a question to people, never a promotion: a model card, and a draft study against what is in use. Each step looks at what is
+there already, so it can be cut off anywhere and taken up again. Must not know torch, screens or run processes.
 """
 
 import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from ft.errors import UserError
 from review.services.adapters import Adapters
 from review.services.answers import Answers
 from review.services.boards import Boards
+from review.services.cards import Cards
 from review.services.faults import reading, writing
+from review.services.keeping import Keeping
+from review.services.promotions import BASE, Promotions
 from storage.database import Database
 from storage.queries import training as queries
 from storage.queries.arms import names_taken
@@ -21,17 +26,26 @@ MAX_NAME = 64  # letters of an adapter's name
 log = logging.getLogger(__name__)
 
 
-class AfterTraining:
-    """registered -> answered -> scored, kept in the run's `after`."""
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What a scored adapter goes on to: what got worse, the case for its promotion, its card."""
 
-    def __init__(self, db: Database, adapters: Adapters, answers: Answers, boards: Boards) -> None:
-        self._db, self._adapters, self._answers, self._boards = db, adapters, answers, boards
+    keeping: Keeping
+    promotions: Promotions
+    cards: Cards
+
+
+class AfterTraining:
+    """registered -> answered -> scored -> checked, kept in the run's `after`. Without `verdicts` it ends at scored."""
+
+    def __init__(self, db: Database, adapters: Adapters, answers: Answers, boards: Boards, verdicts: Verdicts | None = None) -> None:
+        self._db, self._adapters, self._answers, self._boards, self._verdicts = db, adapters, answers, boards, verdicts
         self._given_up: set[str] = set()
 
     def follow(self) -> None:
         """Take every finished run one step further where that is possible. A run whose adapter is refused is tried once per process."""
         with reading(self._db) as session:
-            waiting = list(queries.unfollowed(session))
+            waiting = list(queries.unfollowed(session, "checked" if self._verdicts else "scored"))
         for row in waiting:
             if row.id in self._given_up:
                 continue
@@ -50,11 +64,43 @@ class AfterTraining:
             self._register(row)
             self._mark(row.id, "registered")
             return
+        if row.after == "scored":
+            self._look(row)
+            return
         kind, then = ("answer", "answered") if row.after == "registered" else ("score", "scored")
         with reading(self._db) as session:
             sets = list(queries.test_sets(session, row.snapshot_id))
         if all([self._reached(row, kind, each) for each in sets]):  # a list: every set gets its job now, not one after the other
             self._mark(row.id, then)
+
+    def _look(self, row: Run) -> None:
+        """Let the new arm and the one in use answer what must not get worse; then write the card and prepare the study."""
+        if self._verdicts is None:
+            return
+        with reading(self._db) as session:
+            adapter = queries.adapter_of(session, row.id)
+        if adapter is None or adapter.status == "removed":
+            self._mark(row.id, "checked")
+            return
+        wanted = [adapter.name, self._adapters.in_use() or BASE, BASE]
+        asked = [(name, each) for each in self._verdicts.keeping.sets(row.created_by) for name in dict.fromkeys(wanted)]
+        if not all([self._answered(row, name, each) for name, each in asked]):
+            return
+        self._verdicts.promotions.prepare_study(adapter.name, row.created_by)
+        self._verdicts.cards.write(adapter.name)
+        self._mark(row.id, "checked")
+
+    def _answered(self, row: Run, arm: str, set_name: str) -> bool:
+        with reading(self._db) as session:
+            missing = queries.unanswered_by(session, arm, set_name)
+            job = queries.newest_job(session, "answer", set_name, arm)
+        if not missing:
+            return True
+        if job is None or job.status == "finished":
+            self._answers.start(set_name, "test", [arm], row.created_by)
+        elif job.status in ("failed", "cancelled"):
+            self._say(row.id, stuck("answer", set_name, job))
+        return False
 
     def _register(self, row: Run) -> None:
         with reading(self._db) as session:

@@ -38,9 +38,16 @@ def adapter_named(session: Session, name: str) -> Adapter | None:
     return session.exec(select(Adapter).where(Adapter.name == name)).first()
 
 
-def unfollowed(session: Session) -> Sequence[Run]:
-    """Finished runs whose adapter is not yet registered, answered and scored, oldest first."""
-    return session.exec(select(Run).where(Run.status == "finished", Run.after != "scored").order_by(col(Run.created_at), col(Run.id))).all()
+def adapter_names(session: Session) -> list[str]:
+    """Usable ones, newest first."""
+    return list(session.exec(select(Adapter.name).where(Adapter.status == "registered").order_by(col(Adapter.id).desc())).all())
+
+
+def unfollowed(session: Session, last: str = "scored") -> Sequence[Run]:
+    """Finished runs that have not come to the `last` step of what follows, oldest first."""
+    over = ("scored", "checked") if last == "scored" else (last,)
+    where = (col(Run.status) == "finished", col(Run.after).not_in(over))
+    return session.exec(select(Run).where(*where).order_by(col(Run.created_at), col(Run.id))).all()
 
 
 def snapshot(session: Session, snapshot_id: int) -> Snapshot | None:
@@ -85,6 +92,13 @@ def unanswered(session: Session, arm_id: int, set_id: int) -> int:
     has = and_(col(Answer.prompt_id) == col(Prompt.id), col(Answer.arm_id) == arm_id, col(Answer.voided_at).is_(None))
     chosen = select(func.count()).select_from(Prompt).outerjoin(Answer, has)
     return session.exec(chosen.where(Prompt.set_id == set_id, Prompt.split == "test", col(Answer.id).is_(None))).one()
+
+
+def unanswered_by(session: Session, arm: str, set_name: str) -> int:
+    """Test prompts of a set without a valid answer of the arm, both by name; 0 where the arm is unknown."""
+    found = session.exec(select(Arm.id).where(Arm.name == arm)).first()
+    held = session.exec(select(PromptSet.id).where(PromptSet.name == set_name)).first()
+    return unanswered(session, found, held) if found and held else 0
 
 
 def is_scored(session: Session, arm_id: int, set_id: int) -> bool:
