@@ -13,6 +13,7 @@ from ft.bases import EMBEDDED, WANTED, BaseShape, converted_name, describe_base,
 from ft.devices import choose_device, choose_dtype, quantised
 from ft.embedded import Progress, convert_apart, fetch_embedded
 from ft.errors import NotFound, Unavailable
+from ft.template import end_of_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _linears(model: Any) -> dict[str, tuple[int, int]]:
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     named = getattr(model.generation_config, "eos_token_id", None)
     listed = named if isinstance(named, list) else [named]
-    found = frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+    found = frozenset(token for token in [*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)] if token is not None)
     if not found:
         raise Unavailable("The base model names no end-of-text token, so its answers would never end. Choose another base model.")
     return found

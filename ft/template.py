@@ -65,10 +65,16 @@ def encode_answer(tokenizer: Any, answer: str) -> list[int]:
     """Tokens of an answer to learn, its end-of-turn token included: what follows `encode` in a training example."""
     _, rendered = _render(tokenizer, (Message("system", "s"), Message("user", "u"), Message("assistant", "a")), add_generation_prompt=False)
     end = tokenizer(_MARKS.split(rendered)[-1], add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
+    special = set(control_tokens(tokenizer).values())
     stop = next((index for index, token in enumerate(end) if token in special), None)
     closing = [tokenizer.eos_token_id] if stop is None else end[: stop + 1]
     return plain_tokens(tokenizer, answer.strip()) + closing
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The token that closes an answer by the template, where it is a control token: some models name another as their end of text."""
+    last = encode_answer(tokenizer, "a")[-1]
+    return int(last) if last in set(control_tokens(tokenizer).values()) else None
 
 
 def plain_tokens(tokenizer: Any, text: str) -> list[int]:
