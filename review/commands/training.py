@@ -1,45 +1,53 @@
-"""`tiebreak train` and `runs`: from approved examples to an adapter on the board."""
+"""`tiebreak train` and `runs`: from approved examples or votes to an adapter on the board."""
 
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ft.advice import PRESETS
 from ft.errors import BadInput
 from ft.specs import TrainSpec
+from review.commands.checks import show_check
 from review.commands.terminal import AsJson, emit_json, house, say, table
 from review.services.caretaker import caretaking
 from review.services.house import House
-from review.services.training import RunView
+from review.services.run_views import RunView
 
-runs = typer.Typer(no_args_is_help=True, help="Training runs: list, show, cancel.")
+runs = typer.Typer(no_args_is_help=True, help="Training runs: list, show, pause, resume, cancel.")
 RunId = Annotated[str, typer.Argument(help="Id of the run, as `tiebreak runs list` shows it.")]
-ENDED = ("finished", "failed", "cancelled", "lost")
+SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.json]", help="A TrainSpec as JSON; options given here override it.")]
+ENDED = ("finished", "failed", "cancelled", "lost", "paused")
 
 
 def train(
-    file: Annotated[Path | None, typer.Argument(metavar="[SPEC.json]", help="A TrainSpec as JSON; options given here override it.")] = None,
+    file: SpecFile = None,
+    preset: Annotated[str | None, typer.Option(help=f"Settings by name: {', '.join(PRESETS)}.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new adapter.")] = None,
+    objective: Annotated[str | None, typer.Option(help="sft: right answers; dpo: better against worse; kto: good and bad.")] = None,
+    start_from: Annotated[str | None, typer.Option(help="Name of an adapter to go on from.")] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank: 8 to 32 is usual.")] = None,
     alpha: Annotated[int | None, typer.Option(help="LoRA alpha: usually twice the rank.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="1e-4 to 2e-4 is usual for LoRA.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="1e-4 to 2e-4 is usual for LoRA; for votes a tenth of that.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the examples: 1 to 5.")] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps, whatever the epochs say.")] = None,
     quantisation: Annotated[str | None, typer.Option(help="none, 8bit, or 4bit (QLoRA).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Look at the tokens and measure two steps, and start nothing.")] = False,
     detach: Annotated[bool, typer.Option(help="Only queue it; a running app takes it up.")] = False,
     show_spec: Annotated[bool, typer.Option("--show-spec", help="Print the resolved spec as JSON and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an adapter on the approved examples, then answer and score the test set with it.
+    """Train an adapter on the approved examples or on votes, then answer and score the test set with it.
 
-    Example: tiebreak train --name connectpro-v2 --epochs 3
+    Example: tiebreak train --name connectpro-v2 --preset balanced
     """
-    spec = read_spec(file)
-    lora = {key: value for key, value in {"rank": rank, "alpha": alpha}.items() if value is not None}
-    given = {"name": name, "learning_rate": learning_rate, "epochs": epochs, "max_steps": steps, "quantisation": quantisation}
-    spec = spec.with_(lora=spec.lora.with_(**lora), **{key: value for key, value in given.items() if value is not None})
+    given = {
+        "name": name, "objective": objective, "start_from": start_from, "learning_rate": learning_rate, "epochs": epochs,
+        "max_steps": steps, "quantisation": quantisation,
+    }  # fmt: skip
+    spec = resolved(file, preset, given, {"rank": rank, "alpha": alpha})
     if show_spec:
         emit_json(spec.to_dict())
         return
@@ -47,6 +55,10 @@ def train(
         raise BadInput(" ".join(problems))
     with house() as open_house:
         snapshot = open_house.library.snapshot(by=None)
+        if check:
+            raise typer.Exit(0 if show_check(open_house, snapshot.id, spec, as_json) else 1)
+        for words in open_house.training.check(snapshot.id, spec).warnings:
+            typer.echo(f"Worth a look: {words}", err=True)
         run_id = open_house.training.start(snapshot.id, spec, by=None)
         if detach:
             emit_json({"run": run_id}) if as_json else say(f"Run {run_id} is queued.")
@@ -54,6 +66,17 @@ def train(
         view = follow(open_house, run_id)
     emit_json(view) if as_json else say(f"{view.status}: {view.message}")
     raise typer.Exit(0 if view.status == "finished" else 1)
+
+
+def resolved(file: Path | None, preset: str | None, given: dict[str, Any], lora: dict[str, Any]) -> TrainSpec:
+    """The file's spec, then the preset, then what was given by option."""
+    spec = read_spec(file)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise BadInput(f"There is no preset {preset!r}. Choose from: {', '.join(PRESETS)}.")
+        spec = PRESETS[preset].on(spec)
+    kept = {key: value for key, value in lora.items() if value is not None}
+    return spec.with_(lora=spec.lora.with_(**kept), **{key: value for key, value in given.items() if value is not None})
 
 
 def read_spec(file: Path | None) -> TrainSpec:
@@ -93,18 +116,46 @@ def list_runs(as_json: AsJson = False) -> None:
 
 @runs.command()
 def show(run_id: RunId, as_json: AsJson = False) -> None:
-    """One run: spec, curves, the last lines of its log."""
+    """One run: spec, curves, scores of written answers, the last lines of its log."""
     with house() as open_house:
         view = open_house.training.run(run_id)
     if as_json:
         emit_json(view)
-    else:
-        say(f"{view.id}: {view.status}, step {view.step} of {view.steps}. {view.message}\n{view.log}")
+        return
+    say(f"{view.id}: {view.status}, step {view.step} of {view.steps}. {view.message}")
+    losses = dict(view.validation)
+    found = [(one.step, f"{losses.get(one.step, 0):.3f}", *(f"{value:.3g}" for value in one.scores.values())) for one in view.written]
+    if found:
+        table(("step", "validation loss", *view.written[-1].scores), found, "")
+    say("\n".join([*view.warnings, view.log]))
+
+
+@runs.command()
+def pause(run_id: RunId) -> None:
+    """Let a run save itself and give the machine back; `resume` goes on from there."""
+    with house() as open_house:
+        open_house.training.pause(run_id, by=None)
+    say(f"{run_id} is being paused. Go on with: tiebreak runs resume {run_id}")
+
+
+@runs.command()
+def resume(
+    run_id: RunId, detach: Annotated[bool, typer.Option(help="Only queue it; a running app takes it up.")] = False, as_json: AsJson = False
+) -> None:  # fmt: skip
+    """Go on with a paused, lost or failed run from its last good checkpoint."""
+    with house() as open_house:
+        open_house.training.resume(run_id, by=None)
+        if detach:
+            emit_json({"run": run_id}) if as_json else say(f"Run {run_id} is queued.")
+            return
+        view = follow(open_house, run_id)
+    emit_json(view) if as_json else say(f"{view.status}: {view.message}")
+    raise typer.Exit(0 if view.status == "finished" else 1)
 
 
 @runs.command()
 def cancel(run_id: RunId) -> None:
-    """Cancel a queued or running run."""
+    """Cancel a run that is queued, running or paused, for good."""
     with house() as open_house:
         open_house.training.cancel(run_id, by=None)
     say(f"{run_id} is being cancelled.")

@@ -11,12 +11,14 @@ from typing import Any
 from sqlmodel import Session
 
 from ft import runs
+from ft.advice import HELP, PRESETS
 from ft.errors import UserError
 from ft.runs import RunState
 from ft.specs import TrainSpec
 from storage.queries import training as queries
 from storage.tables import Run, RunEvent
 
+__all__ = ["HELP", "PRESETS", "Point", "Pulse", "RunView", "Written", "for_seconds", "megabytes", "spec_of", "view"]
 Point = tuple[int, float]
 SHOWN = ("train", "validation", "samples", "warning", "resumed", "start")
 
@@ -143,3 +145,13 @@ def spec_of(row: Run) -> TrainSpec:
         return TrainSpec.from_dict(row.spec)
     except UserError:  # written by a newer version of the program
         return TrainSpec(name=str(row.spec.get("name", row.id)))
+
+
+def for_seconds(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} seconds"
+    return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

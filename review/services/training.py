@@ -16,9 +16,11 @@ from ft import advice, runs
 from ft.errors import BadInput, Busy, Conflict, NotFound, UserError
 from ft.runs import BaseChoice
 from ft.specs import LoraSpec, TrainSpec
+from review.services import learning
 from review.services.adapters import NAME, RESERVED
 from review.services.after_training import AfterTraining, free_name
 from review.services.faults import reading, writing
+from review.services.learning import TooClose
 from review.services.library import Library
 from review.services.preferences import preference_rows
 from review.services.run_views import Point, RunView, Written, view
@@ -50,6 +52,15 @@ class Training:
 
     def defaults(self) -> TrainSpec:
         return TrainSpec(accumulation=1)
+
+    def adapters(self) -> list[str]:
+        """Names of the adapters that a run may go on from, newest first."""
+        with reading(self._db) as session:
+            return queries.adapter_names(session)
+
+    def too_close(self, spec: TrainSpec) -> list[TooClose]:
+        """The approved examples a run on answers leaves out because of a test prompt."""
+        return learning.too_close(self._db) if spec.objective == "sft" else []
 
     def check(self, snapshot_id: int, spec: TrainSpec) -> Checked:
         """Everything about a start at once. Raises NotFound for the snapshot."""
