@@ -8,7 +8,7 @@
   const focus = (id) => { const field = byId(id); if (!field || field.offsetParent === null) return false; field.focus(); field.scrollIntoView({ block: "nearest" }); return true; };
   const press = (id) => { const button = byId(id); if (!button || button.disabled || button.offsetParent === null) return false; button.click(); return true; };
   const LETTERS = {
-    n: () => press("next-pair") || press("tb-go-on") || press("tb-look-again"),
+    n: () => (desk.scene() === "pair" ? (desk.onward(), true) : press("next-pair")) || press("tb-go-on") || press("tb-look-again"),
     e: () => press("tb-edit"),
     u: () => press("tb-undo") || press("tb-rest-undo") || press("tb-reward-undo"),
     s: () => press("tb-skip"),
