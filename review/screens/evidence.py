@@ -77,11 +77,9 @@ def human_html(result: "StudyResult | None") -> str:
     if result is None or not result.votes:
         return empty_state("No votes yet.", "They appear here as reviewers judge pairs.")
     rows = [_human_row(arm) for arm in result.arms]
-    return (
-        f"<p class='tb-muted'>{WHAT_IS_A_WIN}</p>"
-        + table(["Arm", "Win rate", "Range", "Won · lost · tie", "Both bad", "Votes"], rows, "Blind votes", numeric=(1, 4, 5))
-        + f'<details class="tb-more"><summary>How this is computed</summary><p class="tb-small">{escape(result.method)}</p></details>'
-    )
+    method = f'<details class="tb-more"><summary>How this is computed</summary><p class="tb-small">{escape(result.method)}</p></details>'
+    shown = table(["Arm", "Win rate", "Range", "Won · lost · tie", "Both bad", "Votes"], rows, "Blind votes", numeric=(1, 4, 5))
+    return flow(f"<p class='tb-muted'>{WHAT_IS_A_WIN}</p>", shown, method)
 
 
 def _human_row(arm: "ArmResult") -> list[str]:
@@ -194,12 +192,12 @@ def _agreement(result: "StudyResult") -> str:
             spread = f'{drawn}<span class="tb-small tb-muted">{words}</span>'
         title = "Which is better" if one.criterion == "vote" else one.criterion
         rows.append([f'<b dir="auto">{escape(title)}</b>', _alpha(one.nominal), spread or "—", _alpha(one.ordinal), str(one.units)])
-    head = ["Question", "Agreement", "Range", "With degrees", "Pairs"]
-    note = "“With degrees” counts left against a tie as a smaller difference than left against right. Both are Krippendorff's alpha."
-    return (
-        f'<div class="tb-h2"><h3>Do reviewers agree with each other?</h3><p>{WHAT_IS_AGREEMENT}</p></div>'
-        f"{table(head, rows, 'Agreement between reviewers', numeric=(1, 3, 4))}"
-        f'<p class="tb-muted tb-small">{note}</p>'
+    head = ["Question", "Agreement", "Range", "Ties as halfway", "Pairs"]
+    note = "“Ties as halfway” takes left against a tie for a smaller difference than left against right. Both are Krippendorff's alpha."
+    return flow(
+        f'<div class="tb-h2"><h3>Do reviewers agree with each other?</h3><p>{WHAT_IS_AGREEMENT}</p></div>',
+        table(head, rows, "Agreement between reviewers", numeric=(1, 3, 4)),
+        f'<p class="tb-muted tb-small">{note}</p>',
     )
 
 

@@ -9,6 +9,9 @@ import gradio as gr
 if TYPE_CHECKING:
     from review.services.people import UserView
 
+TOLD: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How an event is wired that is quick but says what came of it: through the queue, since words of success need it, without a spinner."""
+
 SPLITS = ("train", "validation", "test")
 
 

@@ -13,9 +13,9 @@ from review.screens.lab import studies_disputes as disputes
 from review.screens.lab import studies_doubts as doubts
 from review.screens.lab import studies_exchange as exchange
 from review.screens.lab import studies_new
-from review.screens.lab.room import Room, choices
+from review.screens.lab.room import TOLD, Room, choices
 from review.screens.lab.studies_desk import Desk
-from review.screens.parts import QUICK, SLOW, actions, acts, block, heading, note
+from review.screens.parts import QUICK, actions, acts, block, heading, note
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -31,10 +31,10 @@ def build(house: "House") -> Room:
     listing = block(elem_id="studies-list", min_height=120)
     with actions():
         chosen = gr.Dropdown([], label="Study", elem_id="study-chosen", scale=2)
-        starting = gr.Button("Open for reviewers", elem_id="study-open", variant="primary")
+        starting = gr.Button("Open", elem_id="study-open", variant="primary")
         pausing = gr.Button("Pause", elem_id="study-pause")
         closing = gr.Button("Close…", elem_id="study-close", variant="stop")
-        copying = gr.Button("Copy as a new study", elem_id="study-copy")
+        copying = gr.Button("Copy as new", elem_id="study-copy")
     with gr.Column(visible=False, elem_id="study-sure") as sure:
         question = block(elem_id="study-question")
         with actions():
@@ -115,7 +115,7 @@ def build(house: "House") -> Room:
 
     chosen.input(choose, [chosen, here], [*now[2:], *parts], **QUICK)
     for verb, button in (("open", starting), ("pause", pausing), ("close", yes)):
-        button.click(moves(verb), [chosen, here], [*now, *parts], **SLOW)
+        button.click(moves(verb), [chosen, here], [*now, *parts], **TOLD)
     closing.click(ask_to_close, [chosen], [question, sure], **QUICK)
     no.click(keep_open, None, [sure], **QUICK)
     studies_new.wire(house, desk, form, preview, create, (tab_new, here, tabs, chosen, copying), (now, state, who))

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 NEWEST = 6  # studies shown before one asks for the earlier ones
 STATES = {"draft": "plain", "open": "good", "paused": "warn", "closed": "plain"}
+ALL_IN = (
+    "<p class='tb-warn-ink'>It has all the votes it asked for, and they do not settle it. Copy it as a new study with more prompts, or "
+    "more reviewers for each pair.</p>"
+)
 NONE_YET = empty_state("No study yet.", "Declare one under “New study”. All its arms need stored answers: see the Answers tab.")
 
 
@@ -67,13 +71,14 @@ class Desk:
     def result(self, name: str | None) -> str:
         if not name:
             return NONE_YET
-        found = self.house.studies.result(name)
-        return flow(verdict_html(found), human_html(found), tags_html(found), trust_html(found))
+        found, told = self.house.studies.result(name), self.house.studies.progress(name)
+        full = found.verdict.kind == "more" and 0 < told.needed <= told.votes
+        return flow(verdict_html(found), ALL_IN if full else "", human_html(found), tags_html(found), trust_html(found))
 
     def buttons(self, name: str | None) -> list[gr.Button]:
         """Open or resume, pause, close, copy: what makes sense in the study's state."""
         state = self.house.studies.study(name).state if name else ""
-        start = gr.Button("Resume" if state == "paused" else "Open for reviewers", interactive=state in ("draft", "paused"))
+        start = gr.Button("Resume" if state == "paused" else "Open", interactive=state in ("draft", "paused"))
         pause, close = gr.Button(interactive=state == "open"), gr.Button(interactive=state in ("open", "paused"))
         return [start, pause, close, gr.Button(interactive=bool(state))]
 

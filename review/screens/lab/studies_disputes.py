@@ -9,6 +9,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.evidence import flow
+from review.screens.lab.room import TOLD
 from review.screens.parts import QUICK, actions, acts, badge, block, empty_state, escape, heading, note
 
 if TYPE_CHECKING:
@@ -105,5 +106,5 @@ def build(house: "House", chosen: gr.Dropdown) -> tuple[list[Any], Any]:
     for button, by in ((back, -1), (forward, 1)):
         button.click(steps(by), [chosen, place], outputs, **QUICK)
     for (name, _), button in zip(CHOICES, votes, strict=True):
-        button.click(decides(name), [chosen, place, reason], outputs, **QUICK)
+        button.click(decides(name), [chosen, place, reason], outputs, **TOLD)
     return outputs, draw

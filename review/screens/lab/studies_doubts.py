@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ft.errors import BadInput, Refused
+from review.screens.lab.room import TOLD
 from review.screens.lab.studies_progress import standing
-from review.screens.parts import SLOW, actions, acts, empty_state, escape, note, table
+from review.screens.parts import actions, acts, empty_state, escape, note, table
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -54,7 +55,7 @@ def decision_row(
     """The row that decides. `redraw(*given)` gives a value for each of `shown` afterwards. Only an admin's decision is taken."""
     with actions():
         chosen = gr.Dropdown([], label="Reviewer", elem_id="doubt-chosen", scale=2)
-        reason = gr.Textbox(label="Why (kept with the decision)", max_length=500, elem_id="doubt-reason", scale=3)
+        reason = gr.Textbox(label="Why", max_length=500, elem_id="doubt-reason", scale=3)
         count_them = gr.Button("Count their votes", elem_id="doubt-count")
         leave_out = gr.Button("Leave them aside", variant="stop", elem_id="doubt-aside")
 
@@ -75,5 +76,5 @@ def decision_row(
         return decide
 
     for button, counted in ((count_them, True), (leave_out, False)):
-        button.click(decides(counted), [chosen, reason, *(given or [])], [reason, *shown], **SLOW)
+        button.click(decides(counted), [chosen, reason, *(given or [])], [reason, *shown], **TOLD)
     return chosen

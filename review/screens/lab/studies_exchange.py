@@ -99,5 +99,5 @@ def build(house: "House", redraw: "Callable[[str], list[Any]]", shown: list[Any]
         came = Exchange(house.db).import_file(Path(path), (title or "").strip(), by=person.id)
         return [report_html(came), None, "", *redraw(came.study)]
 
-    bring.click(import_study, [file, name], [report, file, name, *shown], **SLOW)
+    bring.click(import_study, [file, name], [report, file, name, *shown], show_progress_on=[report], **SLOW)
     return links

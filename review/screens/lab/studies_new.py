@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from review.screens.lab import studies_declare as declare
-from review.screens.parts import QUICK, SLOW, acts, note
+from review.screens.lab.room import TOLD
+from review.screens.parts import QUICK, acts, note
 from review.services import study_plans as plans
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def wire(
         event = field.blur if isinstance(field, gr.Textbox) else field.input
         if field not in (form.set_name, form.split):
             event(look_over, fields, [preview], **QUICK)
-    copying.click(copy_study, [chosen], [tabs, here, *fields, preview], **SLOW)
-    create.click(declare_study, fields, [*now, tabs, here, who, *fields, preview], **SLOW)
+    copying.click(copy_study, [chosen], [tabs, here, *fields, preview], **QUICK)
+    create.click(declare_study, fields, [*now, tabs, here, who, *fields, preview], **TOLD)
 
 
 def usual(house: "House") -> plans.Wish:
