@@ -183,10 +183,10 @@ class Ledger:
 
     def _deal(self, session: Session, study: Study) -> None:
         """The deck anew: answers came or went."""
-        dealt = [d for d in news.deck(session, study) if not self.tags or self.tags.intersection(d.tags)]
+        dealt = [d for d in news.deck(session, study) if not self.tags or self.tags.intersection(d.subjects)]
         self.live = {d.answer: d.arm for d in dealt}
         self._arm |= self.live
-        self.labels = {d.prompt: tuple(d.tags) or ((d.category,) if d.category else ()) for d in dealt}
+        self.labels = {d.prompt: d.subjects for d in dealt}
         self.pool = Pool(_pairs(dealt, rows.identical_keys(session, self.study_id)), self.needed)
         for key, count in self._taken.items():
             self.pool.take(key, count)

@@ -47,6 +47,11 @@ class Dealt(NamedTuple):
     category: str
     tags: list[str]
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """A prompt without tags has its category as one, if it has that."""
+        return tuple(self.tags) or ((self.category,) if self.category else ())
+
 
 def _mark(session: Session, table: str, time: Any) -> tuple[ColumnElement[float], float]:
     """(what rows are ordered by, how far to look back)."""
