@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import bdtr, chdtrc
 
 from review.protocol.records import VoteRecord, current
 from review.protocol.shares import exact_side
@@ -61,8 +62,6 @@ def doubts(
     A low share alone accuses honest people on few repeats: it must also be rarer than 1 in 50 for somebody steady. `hasty` of `timed` votes
     were `too_fast`; `obvious` says of each plain pair whether the better answer was chosen; `drawn`: sides were drawn by lot.
     """
-    from scipy.stats import binom  # slow to import: the first page does not wait for it
-
     peers, n = peers or Peers(), len(choices) if timed is None else timed
     side = exact_side(choices.count("left"), choices.count("right"))
     agreed, right = sum(FLIPPED[second] == first for first, second in repeats), sum(obvious)
@@ -70,11 +69,11 @@ def doubts(
         (hasty >= 5 and hasty >= 0.2 * n, f"{hasty} of {n} votes came faster than the answers can be read"),
         (drawn and side.p < RARE, f"chose the left side {side.left} times and the right side {side.right} times"),
         (
-            agreed < 0.6 * len(repeats) and binom.cdf(agreed, len(repeats), STEADY) < 0.02,
+            agreed < 0.6 * len(repeats) and bdtr(agreed, len(repeats), STEADY) < 0.02,
             f"agreed with their own earlier vote on {agreed} of {len(repeats)} repeated pairs",
         ),
         (
-            right < 0.8 * len(obvious) and binom.cdf(right, len(obvious), ATTENTIVE) < 0.02,
+            right < 0.8 * len(obvious) and bdtr(right, len(obvious), ATTENTIVE) < 0.02,
             f"got {right} of {len(obvious)} plain pairs right",
         ),
     ]
@@ -167,10 +166,8 @@ def sides_drawn(records: Iterable[VoteRecord]) -> bool:
             stands[min(r.left_arm, r.right_arm), max(r.left_arm, r.right_arm)][r.first_stands_left] += 1
     if not stands:
         return True
-    from scipy.stats import chi2
-
     uneven = sum((right - left) ** 2 / (left + right) for left, right in stands.values())
-    return float(chi2.sf(uneven, len(stands))) > RARE
+    return float(chdtrc(len(stands), uneven)) > RARE
 
 
 def peers_of(records: Iterable[VoteRecord], without: Iterable[int] = ()) -> dict[int, Peers]:

@@ -6,6 +6,8 @@ Pure. Must not know the database, the models or the screens.
 import math
 from dataclasses import dataclass
 
+from scipy.special import bdtr, betaincinv
+
 Z = 1.959963984540054
 
 
@@ -45,8 +47,7 @@ def exact_side(left: int, right: int, drawn: bool = True) -> Side:
     """The interval is Clopper and Pearson's."""
     if not left + right:
         return Side(0, 0, None, None, None, 1.0, drawn)
-    from scipy.stats import binomtest  # slow to import: the first page does not wait for it
-
-    found = binomtest(left, left + right)
-    around = found.proportion_ci(method="exact")
-    return Side(left, right, left / (left + right), float(around.low), float(around.high), float(found.pvalue), drawn)
+    low = float(betaincinv(left, right + 1, 0.025)) if left else 0.0
+    high = float(betaincinv(left + 1, right, 0.975)) if right else 1.0
+    p = min(1.0, 2 * float(bdtr(min(left, right), left + right, 0.5)))
+    return Side(left, right, left / (left + right), low, high, p, drawn)

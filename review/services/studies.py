@@ -21,6 +21,7 @@ from review.services.study_reading import AGAINST, beside, identical_row, key, l
 from review.services.study_results import Given, study_result
 from review.services.study_views import ArmResult, Disagreement, ReviewerProgress, StudyProgress, StudyResult, StudyView
 from storage.database import Database
+from storage.queries import decisions as decided
 from storage.queries import studies as rows
 from storage.queries import votes as cast
 from storage.tables import Audit, Study, StudyArm, StudyReviewer
@@ -34,6 +35,7 @@ __all__ = [
 class Studies:
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._results: dict[int, tuple[object, StudyResult]] = {}
 
     def create(
         self,
@@ -131,10 +133,19 @@ class Studies:
             return study_progress(session, named(session, name))
 
     def result(self, name: str) -> StudyResult:
-        """What the votes say so far. Raises NotFound."""
+        """What the votes say so far; counted again only when something came in. Raises NotFound."""
         with reading(self._db) as session:
-            given = _given(session, named(session, name))
-        return study_result(given)
+            study = named(session, name)
+            study_id = key(study.id)
+            arms = rows.arms_of(session, study_id)
+            version = (view(session, study), arms, decided.version(session, study_id), rows.live_state(session, study))
+            held = self._results.get(study_id)
+            if held and held[0] == version:
+                return held[1]
+            given = _given(session, study)
+        found = study_result(given)
+        self._results[study_id] = (version, found)
+        return found
 
     def decide_reviewer(self, study: str, reviewer: str, counted: bool, reason: str, by: int | None = None) -> None:
         """Let a reviewer's votes count, or set them aside, whatever was doubtful; the newest decision holds. Raises NotFound, BadInput."""

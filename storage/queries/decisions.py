@@ -71,12 +71,13 @@ def voters(session: Session, study_id: int) -> dict[str, int]:
     return {name: user_id for name, user_id in session.execute(query)}
 
 
-def vote_count(session: Session, study_id: int) -> int:
-    """First votes of all kinds."""
-    query = (
-        select(func.count())
-        .select_from(Vote)
-        .join(Assignment, col(Assignment.id) == col(Vote.assignment_id))
-        .where(col(Assignment.study_id) == study_id, col(Vote.revision) == 1)
-    )
-    return session.execute(query).scalar_one()
+def version(session: Session, study_id: int) -> tuple[int, ...]:
+    """Changes whenever a vote, a guess or a decision comes in: none of them is ever changed or taken away."""
+    given = select(col(Assignment.id)).where(col(Assignment.study_id) == study_id)
+    counts = [
+        select(func.count()).select_from(Vote).where(col(Vote.assignment_id).in_(given)),
+        select(func.count()).select_from(Guess).where(col(Guess.assignment_id).in_(given)),
+        select(func.count()).select_from(ReviewerDecision).where(col(ReviewerDecision.study_id) == study_id),
+        select(func.count()).select_from(Adjudication).where(col(Adjudication.study_id) == study_id),
+    ]
+    return tuple(session.execute(query).scalar_one() for query in counts)
