@@ -1,7 +1,7 @@
 """Studies against a real database: declaring, opening, progress and result."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +9,7 @@ from sqlmodel import select
 
 from ft.errors import BadInput, Conflict, NotFound, Refused, UserError
 from review.protocol.ballots import Ballot, Rest
+from review.protocol.criteria import DEFAULT_CRITERIA, DEFAULT_REASONS
 from review.protocol.tally import VoteRecord, tally
 from review.protocol.verdict import Rule
 from review.services.studies import Studies
@@ -61,6 +62,14 @@ def test_the_default_rule_never_asks_for_more_votes_than_the_study_can_collect(d
         ({"rule": {"min_win_rate": 7}}, BadInput, "min_win_rate"),
         ({"rule": {"min_votes": 7}}, BadInput, "6 votes at most"),
         ({"against": "gone"}, BadInput, "gone"),
+        ({"scale": "stars"}, BadInput, "sides or points"),
+        ({"criteria": ["tone", "tone"]}, BadInput, "once"),
+        ({"tags": ["vpn"]}, BadInput, "no test prompts tagged vpn"),
+        ({"reviewers": ["engineer"]}, BadInput, "engineer cannot review"),
+        ({"reviewers": ["nobody"]}, BadInput, "nobody cannot review"),
+        ({"reviewers": ["reviewer 0"], "votes_per_pair": 2}, BadInput, "needs 2 reviewers, but only 1"),
+        ({"reviewers": ["reviewer 0"], "rule": {"min_reviewers": 2}}, BadInput, "only 1 are named"),
+        ({"rule": {"no_worse_tag": "often"}}, BadInput, "no_worse_tag"),
     ],
 )
 def test_a_wrong_declaration_is_refused_in_words_and_leaves_no_row(
@@ -77,6 +86,125 @@ def test_everything_wrong_with_a_declaration_is_said_at_once(db: Database) -> No
     with pytest.raises(BadInput) as caught:
         furnish(db).studies.create("", "tickets", [], split="x", votes_per_pair=0, reveal="y")
     assert len(str(caught.value).split(": choose")) == 4
+
+
+def test_what_is_wrong_with_words_people_and_names_is_said_together(db: Database) -> None:
+    with pytest.raises(BadInput) as caught:
+        furnish(db).studies.create("", "gone", ["base", "lost"], reviewers=["nobody"], rule={"min_win_rate": 7}, scale="stars")
+    for words in ("The name must", "scale is", "nobody cannot review", "no prompt set “gone”", "no arm lost", "min_win_rate is 7"):
+        assert words in str(caught.value)
+
+
+def tag(db: Database, **tags: list[str]) -> None:
+    """`p0=["vpn"]` tags the prompt with that content hash."""
+    with db.write() as session:
+        for prompt in session.exec(select(Prompt)):
+            prompt.tags = tags.get(prompt.content_hash, [])
+
+
+def test_a_study_of_tags_and_named_reviewers_takes_only_those(db: Database) -> None:
+    house = furnish(db, prompts=6)
+    tag(db, p1=["vpn", "login"], p3=["login"], p4=["printer"])
+    made = house.studies.create("winter", "tickets", ["base", "tuned-v3"], tags=["vpn", "printer"], reviewers=["reviewer 1"], checks=False)
+    assert (made.tags, made.reviewers, made.scale, made.checks) == (("vpn", "printer"), ("reviewer 1",), "sides", False)
+    assert made.criteria == DEFAULT_CRITERIA
+    assert made.reasons == DEFAULT_REASONS
+    assert made.rule.min_votes == 2
+    house.studies.open("winter")
+    told = house.studies.progress("winter")
+    assert (told.pairs, told.needed) == (2, 2)
+    assert [(t.tag, t.pairs, t.votes, t.needed) for t in told.tags] == [("login", 1, 0, 1), ("printer", 1, 0, 1), ("vpn", 1, 0, 1)]
+    assert isinstance(house.comparisons.next_pair(house.reviewers[0]), Rest)
+    assert {cast(house, 1).prompt.split("?")[0] for _ in range(2)} == {"How do I fix problem 1", "How do I fix problem 4"}
+    assert isinstance(house.comparisons.next_pair(house.reviewers[1]), Rest)
+    assert [t.votes for t in house.studies.progress("winter").tags] == [1, 1, 1]
+
+
+def test_only_the_answers_to_the_tagged_prompts_are_needed(db: Database) -> None:
+    house = furnish(db, prompts=4)
+    tag(db, p2=["vpn"])
+    void_one(db)
+    assert house.studies.create("winter", "tickets", ["base", "tuned-v3"], tags=["vpn"]).tags == ("vpn",)
+    with pytest.raises(Refused, match="lacks 1 of 4"):
+        house.studies.create("spring", "tickets", ["base", "tuned-v3"])
+
+
+@pytest.mark.parametrize("kind", ["human", "imported", "remote"])
+def test_any_kind_of_arm_that_answered_takes_part(db: Database, kind: str) -> None:
+    house = furnish(db, prompts=3)
+    with db.write() as session:
+        arm = Arm(name="other", kind=kind, settings_hash="other")
+        session.add(arm)
+        session.flush()
+        session.add_all(
+            Answer(arm_id=arm.id, prompt_id=prompt.id, text=f"Another answer {prompt.id}.") for prompt in session.exec(select(Prompt))
+        )
+    made = house.studies.create("winter", "tickets", ["base", "tuned-v3", "other"], checks=False)
+    assert made.arms == ("base", "tuned-v3", "other")
+    assert made.tuned == ("tuned-v3",)
+    house.studies.open("winter")
+    assert house.studies.progress("winter").pairs == 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("human", "has a reference"), ("imported", "cannot be asked for more"), ("remote", "tiebreak answer")]
+)
+def test_what_to_do_about_missing_answers_depends_on_the_arm(db: Database, kind: str, words: str) -> None:
+    house = furnish(db)
+    with db.write() as session:
+        session.add(Arm(name="other", kind=kind, settings_hash="other"))
+    with pytest.raises(Refused, match=words):
+        house.studies.create("winter", "tickets", ["base", "other"])
+
+
+def test_a_copy_declares_the_same_under_another_name_and_may_change_things(db: Database) -> None:
+    house = furnish(db)
+    first = house.studies.create("winter", "tickets", ["tuned-v3", "base"], votes_per_pair=2, criteria=["tone"], scale="points", reasons=[],
+                                 rule={"min_win_rate": 0.7}, against="tuned-v3", reviewers=["reviewer 0", "reviewer 1"])  # fmt: skip
+    house.studies.open("winter")
+    same = house.studies.copy("winter", "spring", by=house.engineer)
+    assert same.state == "draft"
+    assert replace(same, id=first.id, name="winter", created_at=first.created_at) == first
+    changed = house.studies.copy("winter", "summer", scale="sides", rule={"min_win_rate": 0.6})
+    assert (changed.scale, changed.rule.min_win_rate, changed.criteria) == ("sides", 0.6, ("tone",))
+    with pytest.raises(Conflict):
+        house.studies.copy("winter", "spring")
+    with pytest.raises(NotFound):
+        house.studies.copy("gone", "fall")
+
+
+def test_a_study_declared_before_tags_were_looked_at_goes_on_without_them(db: Database) -> None:
+    house = furnish(db)
+    house.studies.create("winter", "tickets", ["base", "tuned-v3"])
+    with db.write() as session:
+        study = session.exec(select(Study)).one()
+        study.rule = {name: value for name, value in study.rule.items() if name != "no_worse_tag"}
+    assert not house.studies.study("winter").rule.no_worse_tag
+
+
+def test_skipped_pairs_are_told_with_their_reasons(db: Database) -> None:
+    house = opened(db, prompts=3)
+    found = pair(house, 0)
+    house.comparisons.skip(house.reviewers[0], found.assignment, "Not my product.", "s1")
+    told = house.studies.progress("winter")
+    assert [(s.reviewer, s.reason) for s in told.skipped] == [("reviewer 0", "Not my product.")]
+    assert told.skipped[0].prompt.startswith("How do I fix problem")
+    assert [(r.name, r.votes, r.skipped) for r in told.reviewers] == [("reviewer 0", 0, 1)]
+
+
+def test_a_result_is_counted_anew_when_something_came_in(db: Database) -> None:
+    house = opened(db, prompts=4, votes_per_pair=2)
+    cast(house, 0)
+    first = house.studies.result("winter")
+    assert house.studies.result("winter") is first
+    cast(house, 1)
+    assert house.studies.result("winter").votes == 2
+    house.studies.decide_reviewer("winter", "reviewer 1", False, "Not a reviewer any more.")
+    assert house.studies.result("winter").votes == 1
+    void_one(db)
+    assert house.studies.result("winter") is not first
+    house.studies.close("winter")
+    assert house.studies.result("winter").study.state == "closed"
 
 
 def test_a_taken_name_is_refused(db: Database) -> None:
