@@ -131,10 +131,20 @@ def unpin(name: Name) -> None:
 
 @app.command()
 def use(name: Annotated[str, typer.Argument(help="Adapter to put in use, or `base` for none.")]) -> None:
-    """Switch the adapter in use: what chat answers with first, and what new studies compare against."""
+    """Switch the adapter in use: what chat answers with first, and what new studies compare against. `tiebreak promote` shows more."""
     with house() as open_house:
-        open_house.adapters.use(None if name == "base" else name, by=None)
+        if name == "base":
+            open_house.promotions.demote(by=None)
+        else:
+            open_house.promotions.promote(name, by=None)
     say(f"In use now: {name}.")
+
+
+@app.command()
+def card(name: Name) -> None:
+    """The model card of an adapter trained here, in Hugging Face's form."""
+    with house() as open_house:
+        say(open_house.cards.text(name))
 
 
 @app.command("blend")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import adapters, arms, boards, data, figures, integrity, jobs, keys, people, remotes, training, votes
+from review.commands import adapters, arms, bases, boards, data, figures, integrity, jobs, keys, people, promotion, remotes, training, votes
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -23,6 +23,9 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("sets")(data.list_sets)
     app.add_typer(data.examples, name="examples")
     app.add_typer(adapters.app, name="adapters")
+    app.add_typer(bases.app, name="base")
+    app.command("promote")(promotion.promote)
+    app.command("rollback")(promotion.rollback)
     app.command("integrity")(integrity.integrity)
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(remotes.app, name="arms")

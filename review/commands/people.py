@@ -25,9 +25,7 @@ def list_users(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def add(
-    name: Name, role: Annotated[str, typer.Option(help=ROLE_HELP)] = "reviewer", as_json: AsJson = False
-) -> None:
+def add(name: Name, role: Annotated[str, typer.Option(help=ROLE_HELP)] = "reviewer", as_json: AsJson = False) -> None:
     """Add a person and print their one-time sign-in link."""
     with house() as open_house:
         user = open_house.people.add(name, role)

@@ -27,10 +27,11 @@ from review.services.handed_over import as_one
 from storage.database import Database
 from storage.queries import arms as queries
 from storage.queries.people import audit
-from storage.tables import Adapter, User
+from storage.tables import Adapter, Promotion, User
 
 NAME = re.compile(r"[^\W_][\w .+-]{0,63}")
 RESERVED = ("base", "human", "none")
+MAX_REASON = 2000
 
 
 class NotAccepted(BadInput):
@@ -194,8 +195,8 @@ class Adapters:
             session.add(row)
             audit(session, time.time(), by, "adapter pinned" if pinned else "adapter unpinned", name=name)
 
-    def use(self, name: str | None, by: int | None) -> None:
-        """Put an adapter in use: first in chat and in new studies. None: the base alone."""
+    def use(self, name: str | None, by: int | None, reason: str = "", evidence: dict[str, Any] | None = None) -> None:
+        """Put an adapter in use: first in chat and in new studies. None: the base alone. Why, and on what evidence, is kept."""
         with writing(self._db) as session:
             chosen = None
             if name is not None:
@@ -204,6 +205,7 @@ class Adapters:
                 row.wanted, chosen = True, row.id
                 session.add(row)
             queries.put_setting(session, IN_USE, chosen)
+            session.add(Promotion(adapter_id=chosen, evidence=evidence or {}, reason=reason.strip(), decided_by=by))
             audit(session, time.time(), by, "adapter in use", name=name)
 
     def in_use(self) -> str | None:
@@ -229,13 +231,17 @@ class Adapters:
         identity = self.memory.engine.identity()
         if self._distrusted:
             raise Unavailable(self._distrusted)
+        with reading(self._db) as session:
+            now = queries.base_now(session)
+        if now and now != self._base:
+            raise Unavailable(f"The base model was changed to {now}, and this program still runs {self._base}. Start the app again.")
         if self._base_checked != identity.base_hash:
             with reading(self._db) as session:
                 other = queries.answer_of_another_base(session, identity.base_hash)
             if other:
                 raise Conflict(
                     f"The answers in this data folder come from another base model ({other}, now {identity.base_hash}). "
-                    "Set TIEBREAK_BASE back, or TIEBREAK_HOME to a new folder."
+                    "Set TIEBREAK_BASE back, change the base for good (tiebreak base use), or set TIEBREAK_HOME to a new folder."
                 )
             self._base_checked = identity.base_hash
         return identity

@@ -22,7 +22,6 @@ from storage.database import Database
 from storage.queries import arms as arm_rows
 from storage.queries import promotions as rows
 from storage.queries.people import audit
-from storage.tables import Promotion
 
 BASE = "base"
 RULE = "promotion_rule"
@@ -143,7 +142,8 @@ class Promotions:
         if not history:
             return None
         current = history[0].adapter
-        return next((row.adapter or BASE for row in history[1:] if row.adapter != current and row.usable), BASE if current else None)
+        before = next((row.adapter or BASE for row in history[1:] if row.adapter != current and row.usable), None)
+        return before or (BASE if current else None)
 
     def roll_back(self, by: int | None, reason: str = "") -> PromotionView:
         """One click back to what was in use before."""
@@ -216,11 +216,7 @@ class Promotions:
                 yield StudyLine(study.name, study.state, arm.verdict, arm.votes)
 
     def _put(self, name: str | None, by: int | None, reason: str, evidence: dict[str, Any]) -> PromotionView:
-        self._adapters.use(name, by)
-        with writing(self._db) as session:
-            adapter = arm_rows.adapter_named(session, name) if name else None
-            row = Promotion(adapter_id=adapter.id if adapter else None, evidence=evidence, reason=reason.strip()[:2000], decided_by=by)
-            session.add(row)
+        self._adapters.use(name, by, reason, evidence)
         return self.history()[0]
 
 

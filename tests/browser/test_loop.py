@@ -120,13 +120,10 @@ def switch_adapters(page: Any) -> None:
     open_tab(page, "Adapters")
     see(page, "adapter-list", "in memory", MODEL_SECONDS)
     choose(page, "adapter-chosen", "connectpro-v1")
-    page.locator("#adapter-base").click()
     page.locator("#adapter-unload").click()
     see(page, "adapter-list", "on disk")
     page.locator("#adapter-load").click()
     see(page, "adapter-list", "in memory")
-    page.locator("#adapter-use").click()
-    see(page, "adapter-list", "in use")
 
 
 def chat(page: Any) -> None:
@@ -198,10 +195,15 @@ def retrain(page: Any) -> None:
 
 
 def into_use_and_the_next_study(page: Any) -> None:
-    open_tab(page, "Adapters")
-    choose(page, "adapter-chosen", "gates-v1")
-    page.locator("#adapter-use").click()
-    page.locator("#adapter-list tr", has_text="gates-v1").get_by_text("in use").wait_for()
+    open_tab(page, "In use")
+    choose(page, "promotion-chosen", "gates-v1")
+    see(page, "promotion-case", "No reviewer has compared it")
+    page.locator("#promotion-put").click()
+    see(page, "promotion-used", "gates-v1")
+    page.locator("#promotion-back").click()
+    see(page, "promotion-used", "connectpro-v1")
+    page.locator("#promotion-back").click()
+    see(page, "promotion-used", "gates-v1")
     open_tab(page, "Studies")
     open_tab(page, "New study")
     page.wait_for_function("() => document.querySelector('#study-name input, #study-name textarea').value.startsWith('Study ')")

@@ -1,4 +1,4 @@
-"""The Adapters tab: what is registered and where it is; load, unload, pin, put in use, add, remove.
+"""The Adapters tab: what is registered and where it is; load, unload, pin, add, remove. What is in use is decided on its own tab.
 
 It says what is wanted; the running app brings the engine in line within seconds. Must not know engines, folders or storage.
 """
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def build(house: "House") -> Room:
-    heading("Adapters", "Load, unload and switch while others go on working: an adapter in use by a running answer is never pulled away.")
+    heading(
+        "Adapters",
+        "Load and unload while others go on working: an adapter that is answering is never pulled away. Which one is in use is decided "
+        "under In use.",
+    )
     listing = block(elem_id="adapter-list", min_height=120)
     memory = block(elem_id="adapter-memory", min_height=24)
     chosen, buttons = _buttons()
@@ -61,8 +65,6 @@ def _buttons() -> tuple[gr.Dropdown, dict[str, gr.Button]]:
             "unload": gr.Button("Unload", elem_id="adapter-unload"),
             "pin": gr.Button("Keep in memory", elem_id="adapter-pin"),
             "unpin": gr.Button("No longer keep", elem_id="adapter-unpin"),
-            "use": gr.Button("Put in use", variant="primary", elem_id="adapter-use"),
-            "base": gr.Button("Use the base alone", elem_id="adapter-base"),
             "remove": gr.Button("Remove", variant="stop", elem_id="adapter-remove"),
         }
     return chosen, named
@@ -75,7 +77,6 @@ def _act(house: "House", buttons: dict[str, gr.Button], chosen: gr.Dropdown, pla
         "unload": ("{} leaves memory once nothing uses it.", lambda name, by: adapters.want(name, False, by)),
         "pin": ("{} stays in memory, whatever else comes.", lambda name, by: adapters.pin(name, True, by)),
         "unpin": ("{} may leave memory when others need the room.", lambda name, by: adapters.pin(name, False, by)),
-        "use": ("{} is in use now.", adapters.use),
         "remove": ("{} is off the list. Its answers and votes stay.", adapters.remove),
     }
 
@@ -92,14 +93,6 @@ def _act(house: "House", buttons: dict[str, gr.Button], chosen: gr.Dropdown, pla
 
     for key, (said, do) in deeds.items():
         buttons[key].click(changes(said, do), [chosen], places, **SLOW)
-
-    @acts(house, "engineer", "admin")
-    def use_base(person: "UserView", picked: str | None) -> list[Any]:
-        adapters.use(None, person.id)
-        note("The base alone is in use now.")
-        return state(picked)  # type: ignore[no-any-return]
-
-    buttons["base"].click(use_base, [chosen], places, **SLOW)
 
 
 def _upload(house: "House", places: list[Any], state: Any) -> None:
