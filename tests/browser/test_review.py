@@ -44,7 +44,7 @@ class Room:
         page.on("pageerror", lambda error: page.strayed.append(str(error)))
         page.goto(f"{self.address}/login/{self.house.people.link(name)}")
         page.get_by_role("button", name="Continue").click()
-        page.wait_for_function("['pair', 'practice', 'rest'].includes(document.body.dataset.tbScene)")
+        page.wait_for_function("['pair', 'practice', 'rest'].includes(document.body?.dataset.tbScene)")
         return page
 
     def rows(self, table: Any, reviewer: int) -> list[Any]:
