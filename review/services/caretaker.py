@@ -5,6 +5,7 @@ Must not know torch, screens or HTTP.
 """
 
 import fcntl
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds
+SELDOM = 30  # ticks
 STOP_SECONDS = 10.0
 
 
@@ -54,11 +56,15 @@ class Caretaker:
             self._lock = None
 
     def _look_after(self) -> None:
-        while not self._stopping.is_set():
+        for tick in itertools.count():
+            if self._stopping.is_set():
+                return
             if self._is_ours():
                 self._safely("adapters", self._house.adapters.reconcile)
                 self._safely("integrity", self._house.integrity.look)
                 self._safely("training", self._house.training.sync)
+                if tick % SELDOM == 0:
+                    self._safely("promotion", self._house.promotions.consider)
             self._stopping.wait(TICK)
 
     def _work(self) -> None:
