@@ -17,6 +17,7 @@ from ft.bases import BaseShape
 from ft.engine import BASE, Activity, Check, Delta, Done, Event, Failed, Identity, Request, Status
 from ft.errors import BadInput, Conflict, NotFound, Refused, Unavailable, UserError
 from ft.remote import Leave, Remote, Server
+from ft.remote_check import pair_check
 from ft.specs import digest
 from ft.sse import Ending
 from ft.streams import Events, EventStream
@@ -82,15 +83,23 @@ class RemoteEngine:
         verdict = vet(folder, self._shape)
         if verdict.adapter is None:
             raise BadInput(" ".join(verdict.reasons))
-        found = self.adapters().get(name)
-        if found == verdict.adapter.content_hash:
+        known = self.adapters().get(name)
+        if known == verdict.adapter.content_hash:
             return
-        if found:
+        if known:
             raise Conflict(f"Another adapter named {name} is in memory. Unload it first, or give this one another name.")
         path = self._adapter_path.format(path=folder, folder=folder.name, name=name)
         self._tell("/load_lora_adapter", {"lora_name": name, "lora_path": path})
         with self._changed:
             self._adapters[name] = verdict.adapter.content_hash
+        try:
+            found = pair_check(self, name)
+        except UserError:
+            self.unload(name)
+            raise
+        if not found.ok:
+            self.unload(name)
+            raise Unavailable(found.words)
 
     def unload(self, name: str) -> None:
         with self._changed:
@@ -103,7 +112,12 @@ class RemoteEngine:
             return  # the server was started again meanwhile
 
     def check(self, name: str = BASE) -> Check:
-        raise Unavailable("The weights of a remote server cannot be looked at from here. Check them on that server.")
+        self.wait_ready(0)
+        if name == BASE:
+            raise Unavailable("The base's weights on a remote server cannot be looked at from here. Check them on that server.")
+        if name not in self.adapters():
+            raise Unavailable("That adapter is not in memory. Load it and try again.")
+        return pair_check(self, name)
 
     def generate(self, requests: Sequence[Request]) -> EventStream:
         events: Events = queue.SimpleQueue()

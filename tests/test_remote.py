@@ -87,7 +87,7 @@ class Shaky:
         async def load(asked: Asked) -> Response:
             return await self.loads.pop(0)(asked)  # type: ignore[no-any-return]
 
-        posts = (("chat/completions", self.chat), ("load_lora_adapter", load))
+        posts = (("chat/completions", self.chat), ("load_lora_adapter", load), ("unload_lora_adapter", load))
         return Starlette(routes=[Route("/v1/models", models), *(Route(f"/v1/{path}", act, methods=["POST"]) for path, act in posts)])
 
     async def chat(self, asked: Asked) -> Response:
@@ -255,6 +255,7 @@ def test_a_server_started_again_gets_its_adapters_anew(shaky: Shaky, engine_of: 
     (failed,) = engine.generate([Request("a", messages_for("Hello"), "one")])
     assert isinstance(failed, Failed)
     assert engine.adapters() == {}
+    shaky.plans = [good]
     engine.load("one", adapter)
     assert list(engine.adapters()) == ["one"]
     with pytest.raises(Unavailable, match="--enable-lora"):
@@ -262,6 +263,36 @@ def test_a_server_started_again_gets_its_adapters_anew(shaky: Shaky, engine_of: 
     with pytest.raises(BadInput, match="rank 64 is too large"):
         engine.load("two", adapter)
     assert list(engine.adapters()) == ["one"]
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_server_that_mixes_an_adapter_into_the_base_is_found_at_load(
+    shaky: Shaky, engine_of: Callable[..., RemoteEngine], tmp_path: Path, mixes: bool
+) -> None:
+    """As a real server was seen to do: whoever is asked as the base beside the adapter gets the adapter's words."""
+    under_way: list[str] = []
+
+    async def chat(asked: Asked) -> Response:
+        model = shaky.bodies[-1]["model"]
+        under_way.append(model)
+        await asyncio.sleep(0.05)
+        tuned = model == "one" or (mixes and "one" in under_way)
+        await asyncio.sleep(0.05)
+        under_way.remove(model)
+        return await stream(chunk("Tuned." if tuned else "Plain."), chunk(finish="stop"), b"data: [DONE]\n\n")(asked)
+
+    shaky.plans, shaky.loads = [chat], [status(200), status(200)]
+    engine = engine_of()
+    if mixes:
+        with pytest.raises(Unavailable, match=r"mixes this adapter into the base's answers .* --max-loras"):
+            engine.load("one", make_adapters(tmp_path)["one"])
+        assert engine.adapters() == {}
+    else:
+        engine.load("one", make_adapters(tmp_path)["one"])
+        check = engine.check("one")
+        assert (check.ok, check.kind, check.detail) == (True, "pair", {"questions": 3, "mixed": 0})
+        with pytest.raises(Unavailable, match="cannot be looked at"):
+            engine.check()
 
 
 @pytest.mark.parametrize(

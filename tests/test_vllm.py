@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 
 from ft.engine import BASE, Done, Failed, Request
 from ft.engine_remote import RemoteEngine
+from ft.errors import Unavailable
 from ft.remote import Server
 from ft.specs import DecodeSpec
 from ft.template import messages_for
@@ -27,20 +29,14 @@ ADAPTER = ROOT / "demo" / "adapter"
 MINUTES = 6
 
 
-@pytest.fixture(scope="module")
-def engine(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
+@contextmanager
+def serving(base: Path, log: Path, max_loras: int) -> Iterator[RemoteEngine]:
     with free_socket() as listener:
         port = listener.getsockname()[1]
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    settings = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        "VLLM_CPU_KVCACHE_SPACE": "2",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base_folder), "--served-model-name", "embedded"]
+    settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base), "--served-model-name", "embedded"]
     command += ["--enable-lora", "--max-lora-rank", "16", "--max-model-len", "2048", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--enforce-eager", "--dtype", "float32"]
+    command += ["--enforce-eager", "--dtype", "float32", "--max-loras", str(max_loras)]
     with log.open("w") as out:
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=out, stderr=out)
     made = RemoteEngine(Server(f"http://127.0.0.1:{port}"))
@@ -58,6 +54,12 @@ def engine(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def engine(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
+    with serving(base_folder, tmp_path_factory.mktemp("vllm") / "log", max_loras=2) as made:
+        yield made
 
 
 def ask(name: str, text: str = "The client says the gateway is unreachable. What now?", tokens: int = 24) -> Request:
@@ -112,3 +114,13 @@ def test_the_server_lists_what_is_loaded(engine: RemoteEngine) -> None:
     listed = httpx.get(f"{engine._remote.server.root}/models", trust_env=False).json()["data"]
     assert {each["id"] for each in listed} == {"embedded", "tuned"}
     engine.unload("tuned")
+
+
+def test_the_servers_own_mixing_is_found_at_load(base_folder: Path, tmp_path: Path) -> None:
+    """vLLM 0.32 on a CPU: with as many adapters as places, rows of the base are answered with the adapter in the last place."""
+    with serving(base_folder, tmp_path / "log", max_loras=1) as made:
+        before = text_of(made, BASE)
+        with pytest.raises(Unavailable, match="--max-loras"):
+            made.load("tuned", ADAPTER)
+        assert made.adapters() == {}
+        assert text_of(made, BASE) == before

@@ -1,0 +1,51 @@
+"""Whether a server keeps base and adapter apart when both are asked at once: some answer as the base with the adapter's weights.
+
+Looks at answers only, since a server shows nothing else. Light. Must not know reviewers, screens or the database.
+"""
+
+from ft.engine import BASE, Check, Done, Engine, Failed, Request
+from ft.errors import Unavailable
+from ft.specs import DecodeSpec
+from ft.template import messages_for
+
+PROBES = (
+    "The device does not connect any more since this morning. What should I do first?",
+    "I was charged twice this month. How do I get the money back?",
+    "Write two sentences about the sea.",
+)
+DECODE = DecodeSpec(max_new_tokens=24)
+KEPT = "The server keeps the base and this adapter apart when both are asked at once."
+MIXED = (
+    "The server mixes this adapter into the base's answers when both are asked at once, so comparisons would be wrong. "
+    "Start it with a --max-loras above the number of adapters, or with another build."
+)
+SAME = "On the questions tried the adapter answers as the base does, so whether the server keeps them apart cannot be seen."
+
+
+def pair_check(engine: Engine, name: str) -> Check:
+    """Ask the base alone, beside itself and beside the adapter. Rounding may change one answer; most of them it does not.
+
+    Raises Unavailable where the server does not answer.
+    """
+    looked = mixed = 0
+    for probe in PROBES:
+        base, tuned = _texts(engine, probe, BASE)[0], _texts(engine, probe, name)[0]
+        if base != tuned:
+            looked += 1
+            mixed += _texts(engine, probe, BASE, BASE)[0] == base != _texts(engine, probe, BASE, name)[0]
+    detail: dict[str, str | float] = {"questions": looked, "mixed": mixed}
+    if not looked:
+        return Check("pair", True, SAME, detail)
+    return Check("pair", mixed * 2 <= looked, KEPT if mixed * 2 <= looked else MIXED, detail)
+
+
+def _texts(engine: Engine, probe: str, *arms: str) -> list[str]:
+    """What each says, asked at once."""
+    requests = [Request(str(place), messages_for(probe), arm, DECODE) for place, arm in enumerate(arms)]
+    texts: dict[str, str] = {}
+    for event in engine.generate(requests):
+        if isinstance(event, Failed):
+            raise Unavailable(event.error)
+        if isinstance(event, Done):
+            texts[event.request_id] = event.text
+    return [texts[request.id] for request in requests]
