@@ -6,15 +6,16 @@ Must not be imported by the app. Each bench returns rows of (what, ours, peer, r
 import sys
 from collections.abc import Callable
 
-from bench import load, pair, startup, votes
+from bench import engine, load, startup, training, votes
 from bench.row import Row
 from review.commands.terminal import table
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "startup": startup.rows,
-    "pair": pair.rows,
+    "engine": engine.rows,
     "votes": votes.rows,
     "load": load.rows,
+    "training": training.rows,
 }
 
 

@@ -190,6 +190,59 @@ def test_a_disk_too_full_for_checkpoints_costs_only_the_checkpoints(home: Path, 
     assert runs.state(folder).status in ("finished", "failed")
 
 
+def test_cancelling_while_a_checkpoint_is_written_leaves_no_adapter(home: Path, tiny: BaseChoice, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ft import train
+
+    folder = runs.create(home, "r1", SPEC.with_(max_steps=8, samples=0), ROWS, [], tiny)
+    right = checkpoints.write
+
+    def write(root: Path, step: int, fill: Callable[[Path], None]) -> Path:
+        if step == 3:
+            (folder / "stop").touch()
+        return right(root, step, fill)
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    wishes = train.Wishes(folder)
+    train.say_how_it_ended(Journal(folder), wishes, fit(folder, wishes))
+    assert runs.state(folder).status == "cancelled"
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["data"]
+
+
+def test_no_room_for_the_last_words_is_made_by_the_reserve(home: Path) -> None:
+    """The event cannot be written any more; the status, for which the reserve makes room, still says how it ended."""
+    journal = Journal(home)
+    journal.reserve()
+    assert (home / "reserve").stat().st_size == 65_536
+    (home / "events.jsonl").mkdir()
+    journal.end("failed", "The disk is full.")
+    assert not (home / "reserve").exists()
+    assert read_status(home)["message"] == "The disk is full."
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory"),
+        (OSError(28, "No space left on device"), "disk is full"),
+        (OSError(122, "Disk quota exceeded"), "disk is full"),
+        (KeyError("x"), "unexpected error"),
+    ],
+)
+def test_why_a_run_failed_is_said_in_words(error: BaseException, words: str) -> None:
+    from ft import train
+
+    assert words in train.words(error)
+
+
+def test_a_half_line_left_by_a_crash_does_not_swallow_the_next_event(home: Path) -> None:
+    Journal(home).event("train", 1, loss=1.0)
+    with (home / "events.jsonl").open("ab") as file:
+        file.write(b'{"seq": 2, "at": 1, "ki')
+    Journal(home).event("train", 2, loss=2.0)
+    assert [event.step for event in runs.events(home)] == [1, 2]
+
+
 def queued(home: Path) -> Path:
     return runs.create(home, "r1", SPEC, ROWS, [], BaseChoice("/nowhere", "/nowhere"))
 

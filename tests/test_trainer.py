@@ -334,6 +334,36 @@ def test_the_trap_is_there_without_our_care(tiny: BaseChoice) -> None:
     assert torch.nn.functional.cosine_similarity(right, stock, dim=0) < 0.9
 
 
+def test_qlora_gradients_are_those_of_the_dequantised_model_after_evaluation_and_writing(tiny: BaseChoice) -> None:
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+    from peft import get_peft_model
+
+    from ft.encoding import encode_row
+    from ft.objectives import Objective
+    from ft.trainer import lora_config
+
+    small = loaded(BaseChoice(tiny.model, tiny.bases, "cpu", "auto"), "4bit")
+    whole = loaded(tiny)
+    with torch.no_grad():
+        for name, module in small.model.named_modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                whole.model.get_submodule(name).weight.copy_(dequantize_4bit(module.weight.data, module.weight.quant_state))
+        for name, weight in small.model.named_parameters():
+            if weight.dtype.is_floating_point and weight.shape == whole.model.get_parameter(name).shape:
+                whole.model.get_parameter(name).copy_(weight)
+    torch.manual_seed(1)
+    model = get_peft_model(whole.model, lora_config(SPEC.lora))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.train()
+    model(**Objective.collator("sft", whole.pad_token)([encode_row(whole.tokenizer, row, "") for row in ROWS[:4]])).loss.backward()
+    right = torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None])
+    ours = qlora_gradients(tiny, fixed=True, evaluated=True)
+    assert torch.nn.functional.cosine_similarity(right, ours, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
 def test_quantised_runs_learn(home: Path, tiny: BaseChoice, quantisation: str) -> None:
     folder, _, events = fitted(home, SPEC.with_(quantisation=quantisation), BaseChoice(tiny.model, tiny.bases, "cpu", "auto"))

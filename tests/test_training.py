@@ -390,3 +390,62 @@ def test_training_works_without_a_follow_up(house: House) -> None:
         alone.sync()
         time.sleep(0.05)
     assert (alone.run(run_id).status, alone.run(run_id).after) == ("finished", "")
+
+
+def test_a_run_is_paused_resumed_and_after_a_kill_goes_on_by_itself(house: House) -> None:
+    run_id = begun(house, QUICK.with_(max_steps=2500, evaluations=1, checkpoint_minutes=1e-9))
+    folder = house.settings.home / "runs" / run_id
+    synced(house, run_id, lambda view: view.step > 1)
+    house.training.pause(run_id, None)
+    view = synced(house, run_id, lambda view: view.status == "paused")
+    assert "Paused at step" in view.message
+    assert view.can_resume
+    with pytest.raises(Conflict, match="not under way"):
+        house.training.pause(run_id, None)
+    house.training.resume(run_id, None)
+    assert house.training.run(run_id).status == "queued"
+    seen = view.step
+    synced(house, run_id, lambda view: view.step > seen + 1)
+    os.kill(int(read_status(folder)["pid"]), signal.SIGKILL)
+    synced(house, run_id, lambda _: "Went on from the checkpoint" in str([event.data for event in events_of(house, run_id)][-40:]))
+    assert len([event for event in events_of(house, run_id) if event.kind == "resumed"]) >= 1
+    house.training.cancel(run_id, None)
+    view = synced(house, run_id, is_over)
+    assert view.status == "cancelled"
+    steps = [step for step, _ in view.curve]
+    assert steps == sorted(set(steps)), "a step that was done again is shown once"
+    with pytest.raises(Conflict):
+        house.training.resume(run_id, None)
+
+
+def test_a_run_learns_from_votes_through_the_whole_house(house: House) -> None:
+    """The rows of a run on votes come from the snapshot's preferences, and what it cannot learn from is said."""
+    snapshot = house.library.snapshot().id
+    found = house.training.check(snapshot, QUICK.with_(objective="dpo"))
+    assert any("0 judged answers" in words for words in found.problems)
+
+
+def test_going_on_from_an_adapter_takes_its_settings_along(house: House, trained: list[Path]) -> None:
+    synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "scored")
+    spec = QUICK.with_(name="on", start_from="helper", lora=LoraSpec(rank=32, alpha=64, dropout=0.1))
+    snapshot = house.library.snapshot().id
+    assert any("goes on from helper" in note for note in house.training.check(snapshot, spec).notes)
+    run_id = house.training.start(snapshot, spec, None)
+    kept = house.training.run(run_id).spec.lora
+    assert (kept.rank, kept.alpha, kept.dropout) == (2, 4, 0.1)
+    assert sorted(path.name for path in (house.settings.home / "runs" / run_id / "start").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert house.training.adapters() == ["helper"]
+    for name, words in (("ghost", "no adapter ghost"),):
+        with pytest.raises(BadInput, match=words):
+            house.training.start(snapshot, spec.with_(start_from=name), None)
+
+
+def test_a_run_whose_folder_is_gone_cannot_be_resumed(house: House) -> None:
+    run_id = begun(house)
+    house.training.pause(run_id, None)
+    shutil.rmtree(house.settings.home / "runs" / run_id)
+    with pytest.raises(Conflict, match=r"is gone|cannot go on"):
+        house.training.resume(run_id, None)

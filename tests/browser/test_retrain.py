@@ -1,0 +1,98 @@
+"""Retraining as an engineer meets it: mistakes named, tokens shown, a run that outlives browser and app. A tiny base, trained for real."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from review.services.house import build, open_database
+from review.services.people import People
+from review.settings import Settings
+from tests.browser.conftest import Running, free_port
+from tests.trainable import tiny_base
+
+pytestmark = [pytest.mark.browser]
+SECONDS = 120_000
+
+
+@pytest.fixture
+def site(home: Path) -> Iterator[Running]:
+    base = tiny_base(home / "tiny")
+    settings = Settings(home=home, base=str(base), engine="scripted")
+    db = open_database(settings.database_url)
+    db.migrate()
+    from ft.scripted import ScriptedEngine
+
+    house = build(settings, db, ScriptedEngine())
+    rows = [{"instruction": f"How do I open door {n} of house {n * 31}?", "output": f"With key {n}.", "split": "train"} for n in range(24)]
+    rows.append({"instruction": "Too long?", "output": "z" * 900, "split": "train"})
+    file = home / "doors.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    house.library.import_file(file, "doors", approve=True)
+    People(db).add("Erik", "engineer")
+    db.close()
+    running = Running(home, free_port(), {"TIEBREAK_BASE": str(base), "TIEBREAK_ENGINE": "scripted"})
+    yield running.start()
+    running.stop()
+
+
+def engineer(browser: Any, site: Running, **context: Any) -> Any:
+    """A page on the Retrain tab."""
+    db = open_database(Settings(home=site.home).database_url)
+    link = People(db).link("Erik")
+    db.close()
+    page = browser.new_context(**context).new_page()
+    page.goto(f"{site.address}/login/{link}")
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_url(re.compile("/lab"))
+    page.locator("#lab-retrain-button").click()
+    page.locator("#run-name").wait_for()
+    return page
+
+
+def fill(page: Any, element: str, value: str) -> None:
+    page.locator(f"#{element}").locator("input, textarea").first.fill(value)
+    page.keyboard.press("Tab")
+
+
+def see(page: Any, element: str, words: str) -> None:
+    page.wait_for_function(
+        "([id, words]) => new RegExp(words).test(document.getElementById(id)?.innerText || '')", arg=[element, words], timeout=SECONDS
+    )
+
+
+def test_a_run_is_checked_started_and_outlives_browser_and_app(browser: Any, site: Running) -> None:
+    page = engineer(browser, site)
+    fill(page, "run-name", "base")
+    fill(page, "run-epochs", "0")
+    fill(page, "run-steps", "-1")
+    page.locator("#run-check").click()
+    for words in ("name is", "epochs is", "max_steps is"):
+        see(page, "run-verdict", words)
+    fill(page, "run-name", "doors-v1")
+    fill(page, "run-epochs", "3")
+    fill(page, "run-steps", "900")
+    page.locator("#run-check").click()
+    see(page, "run-measured", "Too long")
+    see(page, "run-measured", "It fits")
+    marked = "".join(page.locator("#run-measured .tb-mask b").all_inner_texts())
+    assert "With key" in marked
+    assert "How do I" not in marked
+    page.locator("#run-start").click()
+    see(page, "run-shown", "step [1-9]")
+    page.context.close()
+
+    assert site.process is not None
+    site.process.send_signal(signal.SIGKILL)
+    site.process.wait(30)
+    site.start()
+    page = engineer(browser, site)
+    see(page, "run-shown", "finished")
+    see(page, "run-shown", "What it writes")
+    see(page, "run-shown", "doors-v1.*(registered|scored)")
+    assert page.locator("#run-shown svg").count() >= 2
+    page.context.close()
