@@ -11,7 +11,7 @@ from review.protocol.ballots import Ballot, BlindPair
 from review.services.comparisons import Comparisons
 from review.services.house import House
 from storage.tables import Answer, Arm, Prompt
-from tests.judging import Clock
+from tests.judging import Clock, add_arm
 
 PEOPLE = {"Rita": "reviewer", "Ron": "reviewer", "Rosa": "reviewer", "Erik": "engineer", "Sam": "viewer", "Ada": "admin"}
 SUBJECTS = ("billing", "network", "sign-in")
@@ -40,7 +40,7 @@ def furnish(house: House, prompts: int = PROMPTS) -> None:
     house.library.import_file(file, "tickets", split="test")
     house.answers.ensure_arms()
     with house.db.write() as session:
-        session.add(Arm(name="connectpro-v2", kind="imported", settings_hash="connectpro-v2"))
+        add_arm(session, "connectpro-v2")
         session.flush()
         arms = {arm.name: arm.id for arm in session.query(Arm)}
         for prompt in session.query(Prompt):
@@ -60,7 +60,7 @@ def scripted(request: Request) -> str:
 
 
 def judge(house: House, name: str, most: int, bad_at: str = "", seconds: float = 20.0) -> int:
-    """`name` judges up to `most` pairs: the tuned answer is better, except on the subject `bad_at`. How many were judged."""
+    """`name` judges up to `most` pairs: the better answer wins, except on the subject `bad_at`. How many were judged."""
     clock = Clock(time.time())
     desk = Comparisons(house.db, now=clock)
     person = house.people.user(name).id
@@ -69,15 +69,21 @@ def judge(house: House, name: str, most: int, bad_at: str = "", seconds: float =
         if not isinstance(pair, BlindPair):
             return done
         clock.time += seconds
-        desk.vote(person, ballot(pair, bad_at))
+        if desk.vote(person, ballot(pair, bad_at)).asks:
+            desk.guess(person, pair.assignment, ("unsure", "left", "right")[done % 3])
     return most
 
 
 def ballot(pair: BlindPair, bad_at: str = "") -> Ballot:
-    tuned = "left" if any(text in pair.left for text in TUNED.values()) else "right"
-    plain = "right" if tuned == "left" else "left"
-    worse = bool(bad_at) and ASKED[bad_at] in pair.prompt
-    choice: Any = plain if worse else tuned
-    reasons = (f"{tuned}: made-up steps",) if worse and pair.reasons else ()
-    criteria = {one: choice for one in pair.criteria[:2]} if pair.scale == "sides" else {}
-    return Ballot(pair.assignment, choice, secrets.token_hex(16), "It names a menu we do not have." if worse else "", reasons, criteria)
+    subject = next(one for one, asked in ASKED.items() if asked in pair.prompt)
+    left, right = (_quality(text, subject) for text in (pair.left, pair.right))
+    better, worse = ("left", "right") if left > right else ("right", "left")
+    odd = subject == bad_at and TUNED[subject] in f"{pair.left} {pair.right}" and min(left, right) > 0
+    choice: Any = "tie" if left == right else worse if odd else better
+    reasons = (f"{better}: made-up steps",) if odd and pair.reasons else ()
+    criteria = {one: "same" if choice == "tie" else choice for one in pair.criteria[:2]} if pair.scale == "sides" else {}
+    return Ballot(pair.assignment, choice, secrets.token_hex(16), "It names a menu we do not have." if odd else "", reasons, criteria)
+
+
+def _quality(text: str, subject: str) -> int:
+    return 3 if TUNED[subject] in text else 2 if HUMAN in text else 1 if PLAIN in text else 0

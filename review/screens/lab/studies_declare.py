@@ -61,7 +61,7 @@ def lay_out() -> Form:
     """The form, inside the Blocks."""
     heading("1 · What is compared", "Test prompts decide what ships. Only votes on train and validation prompts can become training data.")
     with gr.Row():
-        name = gr.Textbox(label="Name of the study", max_length=100, elem_id="study-name")
+        name = gr.Textbox(label="Name of the study", max_length=100, min_width=260, elem_id="study-name")
         set_name = gr.Dropdown([], label="Prompt set", elem_id="study-set")
         split = gr.Dropdown(list(SPLITS), value="test", label="Split", elem_id="study-split")
         tags = gr.Dropdown([], multiselect=True, label="Only with a tag", elem_id="study-tags", info="None chosen: all prompts.")
@@ -76,13 +76,13 @@ def lay_out() -> Form:
         per_pair = gr.Number(1, label="Reviewers for each pair", precision=0, elem_id="study-per-pair",
                              info="Two or more show how far people agree.")  # fmt: skip
     with gr.Row():
-        criteria = gr.Textbox(label="Criteria, one a line", lines=4, max_lines=10, elem_id="study-criteria",
+        criteria = gr.Textbox(label="Criteria, one a line", lines=4, max_lines=10, min_width=280, elem_id="study-criteria",
                               info="Judged beside the vote, if the reviewer likes. Empty: none.")  # fmt: skip
-        reasons = gr.Textbox(label="Reasons to tap, one a line", lines=4, max_lines=12, elem_id="study-reasons",
+        reasons = gr.Textbox(label="Reasons to tap, one a line", lines=4, max_lines=12, min_width=280, elem_id="study-reasons",
                              info="Offered for each side: why an answer is worse. Empty: none.")  # fmt: skip
     with gr.Row():
-        scale = gr.Radio(SCALES, value="sides", label="How a criterion is judged", elem_id="study-scale")
-        reveal = gr.Radio(REVEALS, value="after_close", label="Reviewers learn who was who", elem_id="study-reveal",
+        scale = gr.Radio(SCALES, value="sides", label="How a criterion is judged", min_width=280, elem_id="study-scale")
+        reveal = gr.Radio(REVEALS, value="after_close", label="Reviewers learn who was who", min_width=280, elem_id="study-reveal",
                           info="After each vote is for demos: it teaches reviewers the models' habits.")  # fmt: skip
     checks = gr.Checkbox(True, label="Check the reviewing too", elem_id="study-checks", info=CHECKS)
     rule = _rule()
@@ -101,9 +101,9 @@ def _rule() -> list[Any]:
         people = gr.Number(1, label="Reviewers at least", precision=0, elem_id="study-people",
                            info="Two or more, so that it is no one's taste.")  # fmt: skip
     with gr.Row():
-        no_worse = gr.Checkbox(True, label="Hold where it is clearly worse on any tag", elem_id="study-no-worse",
+        no_worse = gr.Checkbox(True, label="Hold where it is clearly worse on any tag", min_width=280, elem_id="study-no-worse",
                                info="A good average must not hide a subject on which customers are served worse.")  # fmt: skip
-        evidence = gr.Dropdown(EVIDENCE, value=20.0, label="How sure to be", elem_id="study-evidence", filterable=False,
+        evidence = gr.Dropdown(EVIDENCE, value=20.0, label="How sure to be", min_width=280, elem_id="study-evidence", filterable=False,
                                info="Holds however often people look at the result meanwhile.")  # fmt: skip
     return [win, bad, votes, people, no_worse, evidence]
 
