@@ -1,5 +1,7 @@
 """What gives an arm away, and what must not be taken for it."""
 
+import unicodedata
+
 import pytest
 from scipy.stats import binomtest
 
@@ -87,3 +89,21 @@ def test_ids_are_random_and_never_repeat() -> None:
 def test_sides_are_a_fair_coin() -> None:
     lefts = sum(draw_sides("a", "b") == ("a", "b") for _ in range(10_000))
     assert binomtest(lefts, 10_000).pvalue > 0.001
+
+
+def test_every_control_character_and_surrogate_is_left_out_and_nothing_else() -> None:
+    everything = [chr(code) for code in range(0x110000) if chr(code) != "\r"]
+    kept = set(shown_text("x" + "x".join(everything) + "x"))
+    assert set(everything) - kept == {c for c in everything if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
+
+
+def test_a_conversation_names_its_speakers_and_leaves_out_the_system_prompt_and_empty_turns() -> None:
+    turns = [
+        {"role": "system", "content": "You are SmolLM."},
+        {"role": "user", "content": "Slow."},
+        {"role": "assistant", "content": "Since when?"},
+        {"role": "user", "content": " "},
+        {"content": "nobody"},
+    ]
+    assert prompt_text("Monday.", "Log", turns) == "Customer:\nSlow.\n\nWe answered:\nSince when?\n\nCustomer:\nMonday.\n\nLog"
+    assert prompt_text("Monday.", "", turns[:1]) == "Monday."

@@ -39,6 +39,7 @@ _SAY_NOTHING = {
     "base", "human", "adapter", "model", "tuned", "demo", "test", "new", "old", "agent", "support", "assistant", "baseline", "default",
     "candidate", "current", "final", "reference",
 }  # fmt: skip
+_UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
 _LOOKALIKES = str.maketrans("авеіјкмнорсԛѕтухьαβεικνορτυχ’‘ʼ‐‑‒–—−_", "abeijkmhopcqstyxbabeiknoptux'''-------")
 
 
@@ -55,7 +56,7 @@ def draw_sides(first: T, second: T) -> tuple[T, T]:
 def shown_text(text: str) -> str:
     """An answer as every reviewer sees it: the same treatment for both sides, no trace of how a model pads its lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    text = _UNSHOWN.sub("", text)
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 
 

@@ -99,7 +99,8 @@ class HandingOut:
         with self._ledgers.lock, reading(self._db) as session:
             ledger = self._ledgers.of(study)
             ledger.refresh(session, study, self._now())
-            progress = self._progress(ledger, ledger.shelves[reviewer_id], _checks(study, ledger))
+            shelf = ledger.shelves[reviewer_id]
+            progress = self._progress(ledger, shelf, _checks(study, ledger), ledger.pool.left_for(shelf.seen))
             return show(session, study, assignment, progress)
 
     def _look(self, session: Session, reviewer_id: int) -> Rest | _Waiting | _Offer:
@@ -122,7 +123,10 @@ class HandingOut:
 
     def _waiting(self, study: Study, ledger: Ledger, shelf: Shelf) -> _Waiting | None:
         entry = next((entry for entry in shelf.open.values() if ledger.is_live(entry)), None)
-        return _Waiting(study, entry.id, self._progress(ledger, shelf, _checks(study, ledger))) if entry else None
+        if entry is None:
+            return None
+        left = ledger.pool.left_for(shelf.seen)
+        return _Waiting(study, entry.id, self._progress(ledger, shelf, _checks(study, ledger), left))
 
     def _offer(self, study: Study, ledger: Ledger, shelf: Shelf) -> _Offer | None:
         checks = _checks(study, ledger)
@@ -134,7 +138,7 @@ class HandingOut:
             if made := self._make(kind, ledger, shelf):
                 prompt, answers, sides = made
                 known = frozenset(entry.id for entry in shelf.entries[-50:])
-                return _Offer(study, kind, prompt, answers, sides, self._progress(ledger, shelf, checks), ledger.marks[0], known)
+                return _Offer(study, kind, prompt, answers, sides, self._progress(ledger, shelf, checks, left), ledger.marks[0], known)
         return None
 
     def _make(self, kind: Kind, ledger: Ledger, shelf: Shelf) -> tuple[int, tuple[int, int], tuple[int, int] | None] | None:
@@ -155,9 +159,8 @@ class HandingOut:
         chosen = self._rng.choice(known or plain) if plain else None
         return (chosen[0], (chosen[1], chosen[2]), None) if chosen else None
 
-    def _progress(self, ledger: Ledger, shelf: Shelf, checks: Sequence[Kind]) -> Progress:
+    def _progress(self, ledger: Ledger, shelf: Shelf, checks: Sequence[Kind], left: int) -> Progress:
         """Checks count like any other pair, and are planned for, so that no number moves when one comes."""
-        left = ledger.pool.left_for(shelf.seen)
         real_open = sum(e.kind == "real" and ledger.is_live(e) for e in shelf.open.values())
         check_open = sum(e.kind != "real" and ledger.is_live(e) for e in shelf.open.values())
         owed = planned_checks(shelf.real + left, len(checks)) - (len(shelf.kinds) - shelf.real - check_open)
