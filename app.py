@@ -98,7 +98,7 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
     from review.web import build_app
 
     with open_house(settings) as house:
-        if settings.base == "embedded" and settings.engine == "local":
+        if house.settings.base == "embedded" and settings.engine == "local":
             bring_base(settings)
         if settings.demo:
             load_demo(house)

@@ -150,6 +150,12 @@ def weights_hash(folder: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def weight_entries(folder: Path) -> Iterator[tuple[str, dict[str, Any], list[int]]]:
+    """(name, header entry, shape) of each tensor of a model folder. Raises OSError, ValueError."""
+    for path in _weight_files(folder):
+        yield from _entries(path)
+
+
 def _weight_files(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
     if not found:

@@ -75,7 +75,7 @@ def _from_folder(given: Path) -> Parcel:
     size = (folder / WEIGHTS).lstat().st_size
     notes = [] if folder == given else [f"It was found in the folder {folder.name[:60]} inside."]
     with weights() as file:
-        return Parcel(config, read_header(file, size, WEIGHTS), weights, (*notes, *_left_aside(names)), _card(card))
+        return Parcel(config, read_header(file, size, WEIGHTS), weights, (*notes, *_left_aside(names)), read_card(card))
 
 
 def _start_of(path: Path, count: int) -> bytes:
@@ -115,7 +115,7 @@ def _from_zip(path: Path) -> Parcel:
             yield inside
 
     with weights() as inside:
-        return Parcel(config, read_header(inside, weights_info.file_size, WEIGHTS), weights, notes, _card(card))
+        return Parcel(config, read_header(inside, weights_info.file_size, WEIGHTS), weights, notes, read_card(card))
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def _left_aside(names: Sequence[str]) -> list[str]:
     return [f"Pickled files beside it were left unopened, since they can run programs: {', '.join(pickled[:4])}{more}."]
 
 
-def _card(raw: bytes) -> tuple[tuple[str, str], ...]:
+def read_card(raw: bytes) -> tuple[tuple[str, str], ...]:
     """Facts of a model card's front matter, as it states them."""
     text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
     if not text.startswith("---\n"):

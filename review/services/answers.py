@@ -3,6 +3,7 @@
 A job can be cut off anywhere: what is stored is never asked again. Must not know torch, screens or how votes are counted.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,25 +53,39 @@ class Answers:
         """Base, human and one per adapter, made where missing; oldest first."""
         self.ensure_arms()
         with reading(self._db) as session:
-            return [_view(arm, adapter) for arm, adapter in queries.arms(session)]
+            retired = queries.retired_arms(session)
+            return [_view(arm, adapter, retired.get(arm.id or 0, "")) for arm, adapter in queries.arms(session)]
 
     def ensure_arms(self) -> None:
         """Make the arms that are missing. An arm never changes once made."""
         with reading(self._db) as session:
-            found = queries.arms(session)
+            found, retired = queries.arms(session), queries.retired_arms(session)
             having = {adapter.id for _, adapter in found if adapter}
             lacking = [adapter for adapter in queries.adapters(session) if adapter.id not in having and adapter.status == "registered"]
-        kinds = {arm.kind for arm, _ in found}
+        kinds = {arm.kind for arm, _ in found if arm.id not in retired}
         if lacking or not {"base", "human"} <= kinds:
             with writing(self._db) as session:
-                known = queries.arms(session)
-                new = [_arm(kind, kind) for kind in ("base", "human") if kind not in {arm.kind for arm, _ in known}]
+                every = queries.arms(session)
+                known = [(arm, adapter) for arm, adapter in every if arm.id not in retired]
+                missing = {"base", "human"} - {arm.kind for arm, _ in known}
+                new = [self._new_base_arm(session, bool(retired))] if "base" in missing else []
+                new += [_arm("human", "human")] if "human" in missing else []
                 new += [
                     _arm(adapter.name, "adapter", adapter.id, _system_of(queries.run_spec(session, adapter.run_id)))
                     for adapter in lacking
-                    if adapter.id not in {each.id for _, each in known if each}
+                    if adapter.id not in {each.id for _, each in every if each}
                 ]
                 session.add_all(new)
+
+    @staticmethod
+    def _new_base_arm(session: Session, another: bool) -> Arm:
+        """The first is called base; after a change of base the next one is named after it."""
+        if not another:
+            return _arm("base", "base")
+        base, taken = queries.base_now(session), queries.names_taken(session)
+        stem = "base " + re.sub(r"[^\w .+-]", "-", base.rstrip("/").rpartition("/")[2])[:50]
+        name = next(name for number in range(1, 1000) if (name := stem if number == 1 else f"{stem} {number}").casefold() not in taken)
+        return _arm(name, "base", of=base)
 
     def start(self, set_name: str, split: str, arms: Sequence[str], by: int | None) -> int:
         """Queue the answering of a set's split by arms; returns the job's id. Raises NotFound, BadInput."""
@@ -147,6 +162,8 @@ class Answers:
         self.ensure_arms()
         with reading(self._db) as session:
             known = {arm.name: (arm, adapter) for arm, adapter in queries.arms(session)}
+            retired = queries.retired_arms(session)
+        self._adapters.check_base()
         voices: dict[str, Voice] = {}
         for shown, (name, messages) in said.items():
             arm, adapter = known.get(name, (None, None))
@@ -154,6 +171,8 @@ class Answers:
                 raise NotFound(f"There is no arm {name}. Choose from {', '.join(known)}.")
             if arm.kind not in ("base", "adapter"):
                 raise BadInput(f"{name} cannot chat: its answers were written elsewhere. Choose the base or an adapter.")
+            if earlier := retired.get(arm.id or 0):
+                raise Unavailable(f"{name} belongs to an earlier base, {earlier}, and gives no more answers. Choose another arm.")
             where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
             voices[shown] = Voice(where, arm.system_prompt, messages)
         return chat(self._engine, voices, decode)
@@ -172,9 +191,12 @@ class Answers:
             raise NotFound(f"There is no arm {', '.join(unknown)}. Choose from {', '.join(known)}.")
         if not chosen:
             raise BadInput("No arm is chosen. Choose at least one.")
+        retired = queries.retired_arms(session)
         for arm, adapter in (known[name] for name in chosen):
             if arm.kind == "imported":
                 raise BadInput(f"{arm.name} came in with a study from elsewhere and cannot answer more prompts. Leave it out.")
+            if earlier := retired.get(arm.id or 0):
+                raise Unavailable(f"{arm.name} belongs to an earlier base, {earlier}, and gives no more answers. Choose another arm.")
             if not _view(arm, adapter).usable:
                 raise Unavailable(f"{arm.name} cannot answer: its adapter is {adapter.status if adapter else 'gone'}. Choose another arm.")
             if arm.kind == "human" and (lacking := queries.without_reference(session, prompt_set.id, split)):
@@ -182,22 +204,27 @@ class Answers:
         return prompt_set.id
 
 
-def _view(arm: Arm, adapter: Adapter | None) -> ArmView:
-    usable = arm.kind in ("base", "human", "remote") or (adapter is not None and adapter.status == "registered")
-    title = (adapter.title if adapter else "") or {
-        "base": "The base model",
-        "human": "What people wrote",
-        "imported": "From a study run elsewhere",
-        "remote": f"{arm.remote.get('model')} on {urlsplit(str(arm.remote.get('url'))).hostname}",
-    }.get(arm.kind, "")
+def _view(arm: Arm, adapter: Adapter | None, earlier: str = "") -> ArmView:
+    """`earlier`: the base it belongs to, where that is not the base now."""
+    usable = not earlier and (arm.kind in ("base", "human", "remote") or (adapter is not None and adapter.status == "registered"))
+    title = (
+        (f"Of an earlier base, {earlier}" if earlier else "")
+        or (adapter.title if adapter else "")
+        or {
+            "base": "The base model",
+            "human": "What people wrote",
+            "imported": "From a study run elsewhere",
+            "remote": f"{arm.remote.get('model')} on {urlsplit(str(arm.remote.get('url'))).hostname}",
+        }.get(arm.kind, "")
+    )
     return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable)
 
 
-def _arm(name: str, kind: str, adapter_id: int | None = None, system: str = DEFAULT_SYSTEM) -> Arm:
+def _arm(name: str, kind: str, adapter_id: int | None = None, system: str = DEFAULT_SYSTEM, of: str = "") -> Arm:
     if kind == "human":
         return Arm(name=name, kind=kind, settings_hash=digest([kind]))
     decode = ARM_DECODE.to_dict()
-    hashed = digest([kind, adapter_id, system, decode])
+    hashed = digest([kind, adapter_id, system, decode, *([of] if of else [])])
     return Arm(name=name, kind=kind, adapter_id=adapter_id, system_prompt=system, decode=decode, settings_hash=hashed)
 
 

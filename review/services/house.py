@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ft.engine import BASE, Activity, Check, Engine, Event, Identity, Request, Status
@@ -17,6 +17,7 @@ from review.services.adapters import Adapters
 from review.services.after_training import AfterTraining, Verdicts
 from review.services.answers import Answers
 from review.services.asking import Asking
+from review.services.bases import Bases, chosen_base
 from review.services.boards import Boards
 from review.services.cards import Cards
 from review.services.comparisons import Comparisons
@@ -110,6 +111,7 @@ class House:
     library: Library
     answers: Answers
     adapters: Adapters
+    bases: Bases
     integrity: Integrity
     passports: Passports
     studies: Studies
@@ -148,6 +150,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         library=library,
         answers=answers,
         adapters=adapters,
+        bases=Bases(db, settings.home, settings.base, on_demand),
         integrity=Integrity(db, on_demand, adapters, answers),
         passports=Passports(db, on_demand, adapters, answers),
         studies=studies,
@@ -184,11 +187,14 @@ def open_house(settings: Settings) -> Iterator[House]:
     for name in FOLDERS:
         settings.folder(name)
     db = open_database(settings.database_url)
-    house = build(settings, db, EngineOnDemand(lambda: engine_of(settings)))
     try:
         db.migrate()
-        yield house
+        settings = replace(settings, base=chosen_base(db, settings.base))
+        house = build(settings, db, EngineOnDemand(lambda: engine_of(settings)))
+        try:
+            yield house
+        finally:
+            house.remotes.close()
+            house.engine.close()
     finally:
-        house.remotes.close()
-        house.engine.close()
         db.close()

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from storage.tables import Adapter, Answer, Arm, Job, Prompt, PromptSet, Run, Setting, Study, StudyArm
 
 DONE_WITH = "removed"
+BASES = "bases"  # setting: the base now, and which arms belong to which base
 
 
 def setting(session: Session, key: str) -> Any:
@@ -50,6 +51,16 @@ def unfinished_studies(session: Session, adapter_id: int) -> list[str]:
         .where(Arm.adapter_id == adapter_id, Study.state != "closed")
     )
     return list(session.exec(query))
+
+
+def open_studies(session: Session) -> list[str]:
+    return list(session.exec(select(Study.name).where(col(Study.state).in_(("open", "paused"))).order_by(col(Study.id))))
+
+
+def answers_of_models(session: Session) -> int:
+    """Live answers that a base or an adapter gave."""
+    query = select(func.count()).select_from(Answer).join(Arm, col(Arm.id) == col(Answer.arm_id))
+    return session.exec(query.where(col(Answer.voided_at).is_(None), col(Arm.kind).in_(("base", "adapter")))).one()
 
 
 def arms(session: Session) -> list[tuple[Arm, Adapter | None]]:
@@ -109,9 +120,21 @@ def computed_by(session: Session, arm_id: int) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def base_now(session: Session) -> str:
+    """The base chosen for this data folder, or "" where none was chosen here."""
+    return str((setting(session, BASES) or {}).get("now", ""))
+
+
+def retired_arms(session: Session) -> dict[int, str]:
+    """Arms of earlier bases, by id, with the base's name: they keep their answers and give no more."""
+    known = setting(session, BASES) or {}
+    return {arm: name for name, arms in known.get("arms", {}).items() if name != known.get("now") for arm in arms}
+
+
 def answer_of_another_base(session: Session, base_hash: str) -> str:
-    """Base hash of some live answer that this base did not give, or ""."""
+    """Base hash of some live answer that this base did not give, earlier bases' arms aside, or ""."""
     query = select(Answer.base_hash).where(Answer.base_hash != "", col(Answer.voided_at).is_(None))
+    query = query.where(col(Answer.arm_id).not_in(retired_arms(session)))
     found = session.exec(query.where(col(Answer.base_hash).not_like(f"{base_hash}:%")).limit(1)).first()
     return found.partition(":")[0] if found else ""
 
