@@ -3,14 +3,13 @@
 Must not know queues, threads or how adapters are loaded.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from ft.keyvalues import KeyValues
+from ft.keyvalues import KeyValues, cache_name
 from ft.models import LoadedBase
 from ft.writing import Row
 
@@ -46,8 +45,7 @@ class Batch:
 
     def __init__(self, base: LoadedBase, forward: Forward) -> None:
         self._base, self._forward = base, forward
-        known = inspect.signature(base.model.forward).parameters
-        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed by transformers 5.24
+        self._cache_name = cache_name(base.model)
         self._windows = _windows(base.model.config.get_text_config())
         self._type = getattr(torch, base.dtype)
         self.rows: list[Row] = []  # in step, in the order of the cache

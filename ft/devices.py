@@ -30,7 +30,7 @@ def choose_dtype(asked: str, device: str, quantisation: str, reasons: dict[str, 
         reasons["dtype"] = f"{asked}, as set"
         return asked
     if device == "cpu" and quantisation == "none":
-        reasons["dtype"] = "float32: on a CPU, answers are then the same alone and in a mixed batch"
+        reasons["dtype"] = "float32: on a CPU, auto takes what gives the same answers alone and in a mixed batch"
         return "float32"
     if device == "cpu" or (device == "cuda" and torch.cuda.is_bf16_supported()):
         reasons["dtype"] = "bfloat16: half the memory, and the range of float32"

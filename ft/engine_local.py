@@ -214,6 +214,7 @@ class LocalEngine:
         self._gathering = Gathering(loaded, self._residents, self._lock, self._look_at_base)
         reasons = loaded.reasons | {
             "template": describe(loaded.tokenizer),
+            "mixed batch": _exactness(loaded),
             "rows": f"at most {self._gathering.max_rows} answers at once, together {self._gathering.max_tokens} tokens",
         }
         self._identity = Identity(
@@ -286,3 +287,10 @@ class LocalEngine:
             self._gathering.fail_everything(words)
         for command in commands:
             command.result.set_exception(Unavailable(words))
+
+
+def _exactness(loaded: Any) -> str:
+    """Whether a row says in a mixed batch what it says alone."""
+    if loaded.dtype == "float32" and loaded.quantisation == "none":
+        return "exact: greedy answers are the same alone and beside others (float32; logits agree to five digits)"
+    return f"rounded: {loaded.dtype} rounds differently beside others, so a greedy answer may differ from the same one alone"

@@ -3,6 +3,7 @@
 Torch side. Buffers grow now and then, not at every step. Must not know requests, adapters or tokens' meaning.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +24,13 @@ class _Layer(DynamicLayer):
         self.values: Any = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.write(key_states[:, :, 0], value_states[:, :, 0])
+
+    def write(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One token a row, as (row, head, size); returns all keys and values, as (row, head, column, size)."""
         held = self.held
-        self.keys.flatten(0, 1).index_copy_(0, held.places, key_states[:, :, 0])
-        self.values.flatten(0, 1).index_copy_(0, held.places, value_states[:, :, 0])
+        self.keys.flatten(0, 1).index_copy_(0, held.places, key_states)
+        self.values.flatten(0, 1).index_copy_(0, held.places, value_states)
         return self.keys[: held.count, : held.width].transpose(1, 2), self.values[: held.count, : held.width].transpose(1, 2)
 
     def get_seq_length(self) -> int:
@@ -33,6 +38,11 @@ class _Layer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.held.width, 0
+
+
+def cache_name(model: Any) -> str:
+    """What the model's forward calls it: renamed by transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class KeyValues(Cache):

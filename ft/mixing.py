@@ -72,8 +72,7 @@ class Mixer:
         grouped = list(_grouped(modules, names))
         self.groups = [Group(self, place, [(name, modules[name]) for name in members], product) for place, members in enumerate(grouped)]
         head = model.get_output_embeddings()
-        if type(head) is torch.nn.Linear:
-            Group(self, -1, [("", head)], product)
+        self.head = Group(self, -1, [("", head)], product) if type(head) is torch.nn.Linear else None
 
     def prepare(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Plan:
         return Plan(len(adapters), [group.blend(adapters, dtype) for group in self.groups])
@@ -84,7 +83,7 @@ class Group:
 
     def __init__(self, mixer: Mixer, place: int, members: list[tuple[str, Any]], product: Product) -> None:
         self._mixer, self._place, self._product = mixer, place, product
-        self._names = [name for name, _ in members]
+        self.names = [name for name, _ in members]
         modules = [module for _, module in members]
         self._plain = all(type(module) is torch.nn.Linear for module in modules)
         self._usual = modules[0].forward
@@ -97,13 +96,13 @@ class Group:
         self._input: torch.Tensor | None = None
         self._parts: list[torch.Tensor | None] = []
         for index, module in enumerate(modules):
-            module.forward = self._compute if len(modules) == 1 else lambda given, index=index: self._part(index, given)
+            module.forward = self.compute if len(modules) == 1 else lambda given, index=index: self._part(index, given)
 
     def blend(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Blend | None:
         downs: list[torch.Tensor] = []
         owners: list[int] = []
         ups, gained = [], False
-        for member, name in enumerate(self._names):
+        for member, name in enumerate(self.names):
             first = len(owners)
             parts = [(owner, adapter[name]) for owner, adapter in enumerate(adapters) if name in adapter]
             for owner, part in parts:
@@ -121,7 +120,7 @@ class Group:
     def _gains(self, adapters: Sequence[Adapter], like: torch.Tensor) -> torch.Tensor:
         gain = torch.ones(len(adapters) + 1, self._edges[-1], dtype=like.dtype, device=like.device)
         for owner, adapter in enumerate(adapters):
-            for member, name in enumerate(self._names):
+            for member, name in enumerate(self.names):
                 part = adapter.get(name)
                 if part is not None and part.gain is not None:
                     gain[owner, self._edges[member] : self._edges[member + 1]] = part.gain
@@ -129,7 +128,7 @@ class Group:
 
     def _part(self, index: int, given: torch.Tensor) -> torch.Tensor:
         if self._input is not given or self._parts[index] is None:
-            self._parts = list(self._compute(given).split([b - a for a, b in zip(self._edges, self._edges[1:], strict=False)], dim=-1))
+            self._parts = list(self.compute(given).split([b - a for a, b in zip(self._edges, self._edges[1:], strict=False)], dim=-1))
             self._input = given
         part, self._parts[index] = self._parts[index], None
         if not any(other is not None for other in self._parts):
@@ -137,7 +136,8 @@ class Group:
         assert part is not None
         return part
 
-    def _compute(self, given: torch.Tensor) -> torch.Tensor:
+    def compute(self, given: torch.Tensor) -> torch.Tensor:
+        """The outputs of all its layers, side by side."""
         found = self._base(given)
         plan = self._mixer.plan
         blend = plan.blends[self._place] if plan and self._place >= 0 else None

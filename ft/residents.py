@@ -18,6 +18,8 @@ from ft.adapters import AdapterFacts, vet
 from ft.engine import BASE, Check, Message
 from ft.errors import BadInput, Conflict, Unavailable
 from ft.kernels import choose_product, typical_weights
+from ft.keyvalues import KeyValues, cache_name
+from ft.lean import lean_for
 from ft.mixing import Adapter, Mixer, Plan
 from ft.models import LoadedBase
 from ft.parcels import WEIGHTS
@@ -56,6 +58,8 @@ class Residents:
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._drift = DRIFT.get(base.dtype, DRIFT_HALF) if base.quantisation == "none" else DRIFT_HALF
         self._probe = torch.tensor([encode(base.tokenizer, PROBE)], device=base.device)
+        self._cache_name = cache_name(base.model)
+        self._lean = lean_for(base.model, self._mixer, self._probe, self._cache_name, self._dtype)
         self._logits = self._probe_logits(BASE)
         self._sample = self._sample_hash()  # after the first forward pass, at which 4-bit layers rearrange their weights
 
@@ -74,6 +78,9 @@ class Residents:
     def _run(self, plan: Plan | None, reads_only: bool, inputs: dict[str, Any]) -> Any:
         self._mixer.plan = plan
         try:
+            held = inputs.get(self._cache_name)
+            if self._lean and isinstance(held, KeyValues):
+                return self._lean.step(inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], held)
             return (self._reader if reads_only else self._model)(**inputs)
         finally:
             self._mixer.plan = None

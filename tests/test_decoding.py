@@ -100,6 +100,37 @@ def test_rows_read_in_pieces_and_joining_late_get_the_tokens_transformers_genera
     assert len({tuple(tokens) for tokens in wanted}) == len(wanted)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_lean_step_is_used_only_where_it_computes_the_same(family: str, tmp_path: Path) -> None:
+    import torch
+
+    from ft.residents import Residents
+
+    with torch.no_grad():
+        found = Residents(wrapped(model_of(family)), tmp_path)
+    assert (found._lean is not None) == (family in ("Llama", "Qwen2"))
+
+
+def test_a_model_built_otherwise_than_it_says_goes_through_the_library(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    from ft.decoding import Batch
+    from ft.residents import Residents
+
+    model, rows = model_of("Llama"), rows_of(LENGTHS)
+    for layer in model.model.layers:
+        layer.self_attn.scaling *= 1.5 if layer is model.model.layers[1] else 1.0
+    with torch.no_grad():
+        wanted = [generated(model, row.prompt) for row in rows]
+        found = Residents(wrapped(model), tmp_path)
+        batch = Batch(wrapped(model), found.forward)
+        batch.add(rows)
+        finish(batch)
+    assert found._lean is None
+    assert "lean step is off" in caplog.text
+    assert [row.tokens for row in rows] == wanted
+
+
 def test_rows_that_leave_give_their_place_to_the_last_and_change_nobody(tmp_path: Path) -> None:
     import torch
 

