@@ -20,6 +20,7 @@ from review.services.promotions import BASE, Promotions
 from storage.database import Database
 from storage.queries import training as queries
 from storage.queries.arms import names_taken
+from storage.queries.sweeps import kept_back
 from storage.tables import Job, PromptSet, Run
 
 MAX_NAME = 64  # letters of an adapter's name
@@ -45,7 +46,8 @@ class AfterTraining:
     def follow(self) -> None:
         """Take every finished run one step further where that is possible. A run whose adapter is refused is tried once per process."""
         with reading(self._db) as session:
-            waiting = list(queries.unfollowed(session, "checked" if self._verdicts else "scored"))
+            back = kept_back(session)
+            waiting = [row for row in queries.unfollowed(session, "checked" if self._verdicts else "scored") if row.id not in back]
         for row in waiting:
             if row.id in self._given_up:
                 continue

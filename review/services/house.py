@@ -35,6 +35,7 @@ from review.services.promotions import Promotions
 from review.services.remotes import Remotes
 from review.services.sessions import Sessions
 from review.services.studies import Studies
+from review.services.sweeps import Sweeps
 from review.services.training import Training
 from review.services.upkeep import Upkeep
 from review.settings import Settings
@@ -126,6 +127,7 @@ class House:
     keeping: Keeping
     promotions: Promotions
     cards: Cards
+    sweeps: Sweeps
     asking: Asking
     remotes: Remotes
 
@@ -138,10 +140,10 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     remotes = Remotes(db)
     answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
-    training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards))
     studies, keeping = Studies(db), Keeping(db)
     promotions = Promotions(db, adapters, studies, boards, keeping)
     verdicts = Verdicts(keeping, promotions, Cards(db, settings.home, boards, keeping))
+    training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards, verdicts))
     return House(
         settings=settings,
         db=db,
@@ -165,6 +167,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         keeping=keeping,
         promotions=promotions,
         cards=verdicts.cards,
+        sweeps=Sweeps(db, training),
         asking=Asking(db, on_demand, adapters, answers, remotes),
         remotes=remotes,
     )

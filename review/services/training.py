@@ -81,14 +81,14 @@ class Training:
             notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
         return Checked(tuple(problems), tuple(advice.warnings(spec, len(train))), tuple(notes))
 
-    def start(self, snapshot_id: int, spec: TrainSpec, by: int | None) -> str:
-        """Queue a run and return its id; `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
+    def start(self, snapshot_id: int, spec: TrainSpec, by: int | None, sweep: int | None = None) -> str:
+        """Queue a run, of a `sweep` or alone; its id. `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
         if problems := self.check(snapshot_id, spec).problems:
             raise BadInput(" ".join(problems))
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
         folder, spec = self.lay_out(self._folder, run_id, snapshot_id, spec)
         with writing(self._db) as session:
-            row = Run(id=run_id, snapshot_id=snapshot_id, spec=spec.to_dict(), folder=str(folder), created_by=by)
+            row = Run(id=run_id, snapshot_id=snapshot_id, spec=spec.to_dict(), folder=str(folder), created_by=by, sweep_id=sweep)
             row.message = "Waiting for its turn."
             session.add(row)
             audit(session, time.time(), by, "run started", run=run_id, spec=spec.to_dict())
