@@ -312,6 +312,80 @@ def test_text_from_right_to_left_and_html_come_in_as_they_are(db: Database, tmp_
     assert texts in {row["right"] for row in Comparisons(db).export_votes("spring")}
 
 
+def reworded(**kinds: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The small study with the lines of some kinds said otherwise."""
+    return [kinds.get(line["type"], dict)(line) for line in PAIR]
+
+
+def renamed(**names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda line: {names.get(name, name): value for name, value in line.items()}
+
+
+def said(**fields: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda line: line | fields
+
+
+ODD: dict[str, list[dict[str, Any]]] = {
+    "ids are numbers": reworded(prompt=said(id=1), answer=said(prompt=1), vote=said(prompt=1, reviewer=7)),
+    "the winner is in capitals": reworded(vote=said(choice="RIGHT")),
+    "the winner is named": reworded(vote=said(choice="new")),
+    "fields are called as in other sets": reworded(
+        prompt=renamed(id="question_id", instruction="text"), answer=renamed(prompt="question_id", arm="model", text="output"),
+        vote=renamed(prompt="question_id", left="model_a", right="model_b", choice="winner", reviewer="judge"),
+    ),
+    "nobody is named": reworded(vote=lambda line: {name: value for name, value in line.items() if name != "reviewer"}),
+    "nulls stand for nothing": reworded(vote=said(comment=None, at=None, reviewer=None), prompt=said(reference=None)),
+    "fields of their own": reworded(vote=said(mood="good"), prompt=said(source="web")),
+    "no arm lines": [line for line in PAIR if line["type"] != "arm"],
+    "no format and no name": [{"type": "study"}, *PAIR[1:]],
+    "types in capitals": [line | {"type": line["type"].title()} for line in PAIR],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_but_plain_files_come_in_as_the_same_study(db: Database, tmp_path: Path, case: str) -> None:
+    report = Exchange(db).import_file(write(tmp_path / "spring.jsonl", ODD[case]))
+    result = Studies(db).result("spring")
+    assert {arm.arm: arm.win_rate.wins for arm in result.arms} == {"old": 0, "new": 1}
+    assert report.ignored == (("prompt.source", "vote.mood") if case == "fields of their own" else ())
+
+
+@pytest.mark.parametrize("encoded", ["mark", "utf-16", "windows", "list"])
+def test_odd_but_plain_encodings_come_in_as_the_same_study(db: Database, tmp_path: Path, encoded: str) -> None:
+    plain = "\n".join(json.dumps(line, ensure_ascii=False) for line in PAIR)
+    raw = {"mark": b"\xef\xbb\xbf" + plain.encode(), "utf-16": plain.encode("utf-16"), "windows": plain.replace("\n", "\r\n").encode(),
+           "list": json.dumps(PAIR, indent=1).encode()}[encoded]  # fmt: skip
+    (tmp_path / "s.jsonl").write_bytes(raw)
+    Exchange(db).import_file(tmp_path / "s.jsonl")
+    assert Studies(db).result("spring").votes == 1
+
+
+def test_words_that_only_votes_name_are_the_studys_criteria_and_reasons(db: Database, tmp_path: Path) -> None:
+    lines = [{name: value for name, value in PAIR[0].items() if name not in ("criteria", "reasons")}, *PAIR[1:-1]]
+    vote = PAIR[-1] | {"criteria": {"tone": {"left": 2, "right": 5}}, "reasons": ["left: too vague", "unsafe"]}
+    Exchange(db).import_file(write(tmp_path / "s.jsonl", [*lines, vote]))
+    study = Studies(db).study("spring")
+    assert (study.criteria, study.reasons) == (("tone",), ("too vague", "unsafe"))
+
+
+def test_votes_brought_in_from_elsewhere_are_doubted_in_words_but_never_set_aside_unasked(db: Database, tmp_path: Path) -> None:
+    """Where no lot drew the sides and nobody watched, a rule of this house must not drop what others published."""
+    lines = [*PAIR[:3]]
+    for n in range(40):
+        lines += [{"type": "prompt", "id": str(n), "instruction": f"Question {n}?"}]
+        lines += [{"type": "answer", "prompt": str(n), "arm": arm, "text": f"{arm} {n}"} for arm in ("old", "new")]
+        lines += [PAIR[6] | {"prompt": str(n), "seconds": 1}]
+    Exchange(db).import_file(write(tmp_path / "s.jsonl", lines))
+    studies = Studies(db)
+    result, rita = studies.result("spring"), studies.progress("spring").reviewers[0]
+    assert (result.votes, result.aside) == (40, ())
+    assert result.side is not None
+    assert not result.side.drawn
+    assert [words.split(" of ")[0] for words in rita.doubts] == ["40"]
+    studies.decide_reviewer("spring", "Rita", False, "A script.")
+    assert (studies.result("spring").votes, studies.result("spring").aside) == (0, ("Rita",))
+
+
 def changed(line_at: int, **fields: Any) -> Callable[[], list[dict[str, Any]]]:
     return lambda: [line | fields if number == line_at else line for number, line in enumerate(PAIR)]
 
@@ -349,7 +423,7 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (changed(6, revision=True), r"Line 7: revision must be a whole number"),
         (changed(6, chioce="left"), r"Line 7: vote has no chioce; did you mean choice"),
         (changed(6, criteria={"style": "left"}), r"Line 7: the study line names no criteria or reasons style"),
-        (changed(6, reviewer=""), r"Line 7: a reviewer needs a name"),
+        (changed(6, reviewer="x" * 301), r"Line 7: a reviewer needs a name"),
         (added(PAIR[6] | {"reviewer": "Tom", "at": 5}), r"Line 7: this vote has no time"),
         (added(PAIR[6] | {"reviewer": "rita"}), r"the reviewer rita is there in another spelling"),
         (changed(5, text="a\0b"), r"Line 6: text contains a character that cannot be stored"),
@@ -358,6 +432,13 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (changed(0, closed_at=-5), r"Line 1: closed_at is -5: times are UTC seconds"),
         (changed(1, decode=json.loads('{"a":' * 900 + "1" + "}" * 900)), r"Line 2: its values are nested too deeply"),
         (changed(5, text=None), r"Line 6: text must be text"),
+        (changed(6, guess="maybe"), r"Line 7: the guess is 'maybe'"),
+        (changed(6, criteria={"accuracy": {"left": 3}}), r"Line 7: a criterion's mark"),
+        (changed(0, scale="stars"), r"Line 1: scale is 'stars'"),
+        (changed(0, aside="never"), r"Line 1: aside is 'never'"),
+        (changed(0, tuned=["newer"]), r"Line 1: there is no arm 'newer'"),
+        (added({"type": "decision", "reviewer": "Tom", "counted": False}), r"Line 8: there is no reviewer 'Tom'"),
+        (added({"type": "adjudication", "prompt": "p1", "first": "old", "second": "new", "winner": "me"}), r"Line 8: the winner is 'me'"),
         (changed(1, type="arms"), r"Line 2: its type must be one of study, arm, prompt, answer, vote"),
         (without(0), r"Line 1: the study line comes first"),
         (added(PAIR[0]), r"Line 8: there is a second study line"),
@@ -366,7 +447,7 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (changed(0, against="other"), r"Line 1: the arm to beat, other, has no arm line"),
         (changed(0, rule={"min_votes": 0}), r"Line 1: min_votes is 0"),
         (changed(0, rule={"least": 3}), r"Line 1: Unknown rule setting least"),
-        (changed(0, name=""), r"Line 1: The name must have 1 to 100"),
+        (changed(0, name=" "), r"Line 1: The name must have 1 to 100"),
         (lambda: [], r"is empty"),
     ],
 )  # fmt: skip

@@ -49,7 +49,7 @@ def test_a_prompt_with_several_tags_counts_in_each_and_one_without_in_none() -> 
 
 
 def test_the_more_tags_are_looked_at_the_more_evidence_each_needs() -> None:
-    duels = [Duel(n, 0, "new", "base", "second" if n else "first") for n in range(12)]
+    duels = [Duel(n, 0, "new", "base", "second") for n in range(12)]
     alone = tag_results([(d, ["refunds"]) for d in duels], "new", "base", 20)
     among = tag_results(
         [(d, ["refunds"]) for d in duels] + [(Duel(100 + n, 0, "new", "base", "tie"), [f"t{n}"]) for n in range(50)], "new", "base", 20

@@ -30,6 +30,7 @@ from review.services.vote_words import choice_of
 ARM_KINDS = ("base", "adapter", "human", "remote", "imported")
 VOTE_KINDS = ("real", "repeat", "gold", "training")
 MOST_VOTES = 1_000_000
+UNNAMED = "unnamed"  # the reviewer of votes that name none
 MAX_NAME = 300
 LATEST = 4e9  # UTC seconds; about the year 2096
 
@@ -71,6 +72,13 @@ def check_arms(header: Header, arms: list[ArmLine]) -> None:
         raise wrong(header.line, f"the arm to beat, {header.against}, has no arm line.")
     if unknown := sorted({*header.tuned} - {arm.name for arm in arms}):
         raise wrong(header.line, f"there is no arm {unknown[0][:80]!r}, which should be a tuned one; add its arm line.")
+
+
+def arms_of(arms: list[ArmLine], answers: Iterable[AnswerLine]) -> list[ArmLine]:
+    """A file without any arm line has the arms that answer in it."""
+    return (
+        arms or [ArmLine(name, line=line) for name, line in {answer.arm: answer.line for answer in reversed(list(answers))}.items()][::-1]
+    )
 
 
 def arm_to_beat_first(header: Header, arms: list[ArmLine]) -> list[ArmLine]:
@@ -135,7 +143,7 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
     sides: dict[tuple[str, int, int, str], Cast] = {}
     for vote in votes:
         answers.check_names(vote.line, vote.prompt, vote.left, vote.right)
-        vote = replace(vote, choice=choice_of(vote.choice, vote.left, vote.right) or vote.choice)
+        vote = replace(vote, choice=choice_of(vote.choice, vote.left, vote.right) or vote.choice, reviewer=vote.reviewer.strip() or UNNAMED)
         if problem := _vote_problem(header, vote):
             raise wrong(vote.line, problem)
         plain = vote.kind == "gold"
@@ -151,7 +159,8 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
             raise wrong(
                 vote.line,
                 f"{vote.reviewer} has a vote on this pair on line {earlier.vote.line} already; "
-                "keep one, or give a later change of mind the revision 2.",
+                "keep one, or give a later change of mind the revision 2"
+                f"{', or name the reviewers' if vote.reviewer == UNNAMED else ''}.",
             )
         if sides.setdefault(cast.place, cast).left != cast.left:
             raise wrong(vote.line, f"the sides differ from those on line {sides[cast.place].vote.line}; a pair keeps its sides.")

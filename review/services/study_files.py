@@ -3,9 +3,10 @@
 Must not know the database, screens or models.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from review.protocol.blinding import shown_text
 from review.protocol.records import Beside, VoteRecord
 from review.protocol.verdict import Rule
 from review.services import study_checks as checks
-from review.services.declaring import word_problems
 from review.services.csv_columns import read_text
+from review.services.declaring import word_problems
 from review.services.study_checks import Answers, Cast
 from review.services.study_lines import (
     DOUBTED,
@@ -80,14 +81,24 @@ def read(path: Path) -> StudyFile:
     """Raises BadInput with the line and what is wrong there, NotFound, Unavailable."""
     by_kind: dict[type, list[Any]] = defaultdict(list)
     ignored: set[str] = set()
-    for number, raw in enumerate(read_text(path, MAX_BYTES).split("\n"), start=1):
+    for number, raw in enumerate(_raw_lines(read_text(path, MAX_BYTES)), start=1):
         if raw.strip():
             line = read_line(number, raw, ignored)
             _check_order(line, path, first=not by_kind)
             by_kind[type(line)].append(line)
     if not by_kind:
         raise BadInput(f"{path.name} is empty. A study file begins with a study line; see docs/exchange.md.")
-    return _together(by_kind, tuple(sorted(ignored)))
+    return _together(by_kind, path, tuple(sorted(ignored)))
+
+
+def _raw_lines(text: str) -> list[str]:
+    """A file that is one JSON list has a line for each of its items."""
+    if text.lstrip().startswith("["):
+        try:
+            return [json.dumps(item, ensure_ascii=False) for item in json.loads(text)]
+        except (ValueError, RecursionError):
+            pass  # the first line will be refused with its reason
+    return text.split("\n")
 
 
 def given(study: StudyFile) -> Given:
@@ -155,14 +166,16 @@ def _check_order(line: AnyLine, path: Path, first: bool) -> None:
         raise wrong(line.line, f"{path.name} is not a “{FORMAT}” file of version {VERSION}; see docs/exchange.md.")
 
 
-def _together(lines: dict[type, list[Any]], ignored: tuple[str, ...]) -> StudyFile:
+def _together(lines: dict[type, list[Any]], path: Path, ignored: tuple[str, ...]) -> StudyFile:
     votes: list[VoteLine] = lines[VoteLine]
     prompts: list[PromptLine] = lines[PromptLine]
     answers: list[AnswerLine] = lines[AnswerLine]
     header = checks.with_words_of(lines[Header][0], votes)
+    header = header if header.name else replace(header, name=path.stem)
     checks.check_header(header)
-    checks.check_arms(header, lines[ArmLine])
-    arms = checks.arm_to_beat_first(header, lines[ArmLine])
+    arms = checks.arms_of(lines[ArmLine], answers)
+    checks.check_arms(header, arms)
+    arms = checks.arm_to_beat_first(header, arms)
     checks.check_prompts(prompts)
     prompts.sort(key=lambda prompt: not prompt.compared)
     places = Answers({arm.name for arm in arms}, {prompt.id for prompt in prompts}, answers)

@@ -1,7 +1,7 @@
 """The lines of a study file (docs/exchange.md): their fields, read and written back. One JSON object a line.
 
-Forgiving where nothing is lost: a number where a text belongs, null for a field that may be left out, fields of the sender's own. A field
-that looks like a misspelt one of ours is refused.
+Forgiving where nothing is lost: a number where a text belongs, null for a field that may be left out, usual other names of a field, fields
+of the sender's own. A field that looks like a misspelt one of ours is refused.
 
 Must not know the database, screens or models, nor how lines fit together.
 """
@@ -28,9 +28,9 @@ class Header:
     `tuned`: arms that are tuned models. `aside`: "doubted" keeps votes of doubted reviewers out until somebody decides, "decided" only
     those that somebody decided against. Empty: chosen when it is imported."""
 
-    name: str
-    format: str
-    version: int
+    name: str = ""
+    format: str = FORMAT
+    version: int = VERSION
     set: str = ""
     split: str = "test"
     against: str = ""
@@ -96,11 +96,11 @@ class VoteLine:
     """`left_answer`, `right_answer`: ids of voided answers, or of those of a plain pair. `seconds`: from served to vote, 0 where nobody
     measured it. `guess`: which side was taken for the tuned model's, where that was asked."""
 
-    reviewer: str
     prompt: str
     left: str
     right: str
     choice: str
+    reviewer: str = ""
     revision: int = 1
     kind: str = "real"
     marked: str = ""
@@ -147,6 +147,12 @@ KINDS: dict[str, type[AnyLine]] = {
     "study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine, "decision": DecisionLine,
     "adjudication": AdjudicationLine,
 }  # fmt: skip
+OTHER_NAMES = {
+    "prompt": {"id": ("prompt", "prompt_id", "question_id"), "instruction": ("text", "question")},
+    "answer": {"prompt": ("prompt_id", "question_id"), "arm": ("model",), "text": ("answer", "output", "response")},
+    "vote": {"prompt": ("prompt_id", "question_id"), "left": ("model_a",), "right": ("model_b",), "choice": ("winner",),
+             "reviewer": ("judge", "annotator", "rater", "worker")},
+}  # fmt: skip
 NAMES = {kind: name for name, kind in KINDS.items()}
 WORDS = {
     str: "text",
@@ -169,10 +175,14 @@ def read_line(number: int, raw: str, ignored: set[str]) -> AnyLine:
         found = json.loads(raw, parse_constant=_no_such_number)
     except (ValueError, RecursionError) as error:
         raise wrong(number, f"this is not JSON ({str(error)[:80]}).") from error
-    if not isinstance(found, dict) or not isinstance(found.get("type"), str) or found["type"] not in KINDS:
+    called = str(found.pop("type", "")).casefold() if isinstance(found, dict) else ""
+    if called not in KINDS:
         raise wrong(number, f"its type must be one of {', '.join(KINDS)}.")
-    kind = KINDS[found.pop("type")]
+    kind = KINDS[called]
     known = {f.name: f for f in fields(kind) if f.name != "line"}
+    for ours, others in OTHER_NAMES.get(called, {}).items():
+        if ours not in found and (other := next((name for name in others if name in found and name not in known), None)):
+            found[ours] = found.pop(other)
     for name in sorted(found.keys() - known.keys()):
         if meant := get_close_matches(name.casefold(), known, 1, 0.75):
             raise wrong(number, f"{NAMES[kind]} has no {name[:80]}; did you mean {meant[0]}? Known: {', '.join(known)}.")
@@ -219,8 +229,8 @@ def _value(number: int, name: str, hint: Any, value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """Ids are often numbers."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """Ids are often numbers, and so are some answers; others are a bare true."""
+    return json.dumps(value) if isinstance(value, int | float) else value
 
 
 def _fits(hint: Any, value: Any) -> bool:
