@@ -14,11 +14,13 @@ from review.screens import evidence
 from review.screens.lab import studies_declare as form
 from review.screens.lab import studies_disputes as disputes
 from review.screens.lab import studies_progress as progress
+from review.screens.lab.studies_desk import Desk
 from review.services import study_plans as plans
 from review.services.house import House, build
 from review.services.study_plans import Wish
 from review.settings import Settings
 from tests import study_room
+from tests.judging import Clock
 from tests.test_screens import HOSTILE
 
 STUDY = "Spring"
@@ -117,6 +119,19 @@ def test_progress_tells_each_reviewer_and_tag_but_not_who_is_ahead(judged: House
     for part in ("Rita", "Ron", "billing", "All votes are in"):
         assert part in said
     assert "win" not in words(progress.reviewers_html(told) + progress.tags_html(told)).lower()
+
+
+def test_watching_a_study_counts_its_votes_now_and_then_and_a_button_at_once(judged: House) -> None:
+    clock = Clock()
+    desk = Desk(judged, now=clock)
+    seen = desk.told(STUDY)
+    assert desk.told(STUDY) is seen
+    clock.time += 9
+    assert desk.told(STUDY) is seen
+    newer = desk.told(STUDY, fresh=True)
+    assert newer is not seen
+    clock.time += 11
+    assert desk.told(STUDY) is not newer
 
 
 def test_a_result_reads_plainly_and_explains_each_measure(judged: House) -> None:

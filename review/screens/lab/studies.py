@@ -64,7 +64,7 @@ def build(house: "House") -> Room:
         return [desk.listing(), choices(names, picked), *desk.buttons(picked), gr.Column(visible=False)]
 
     def people(study: str | None) -> gr.Dropdown:
-        found = [(study, one) for one in house.studies.progress(study).reviewers] if study else []
+        found = [(study, one) for one in desk.told(study).reviewers] if study else []
         return gr.Dropdown(choices=doubts.choices_of(found), value=None)
 
     sections: dict[str, Section] = {
@@ -127,6 +127,6 @@ def build(house: "House") -> Room:
         return [*state(first), *drawn, gr.Column(visible=person.role == "admin")]
 
     def live(person: "UserView", picked: str | None, key: str) -> list[Any]:
-        return [desk.listing(), desk.progress(picked) if key == "progress" else gr.skip()]
+        return [desk.listing(), desk.progress(picked, fresh=False) if key == "progress" else gr.skip()]
 
     return Room([*now, *parts, admins], show, [listing, who], live, [chosen, here])
