@@ -17,7 +17,7 @@ from ft.bases import BaseShape
 from ft.engine import BASE, Activity, Check, Delta, Done, Event, Failed, Identity, Request, Status
 from ft.errors import BadInput, Conflict, NotFound, Refused, Unavailable, UserError
 from ft.remote import Leave, Remote, Server
-from ft.remote_check import pair_check
+from ft.remote_check import base_check, pair_check
 from ft.specs import digest
 from ft.sse import Ending
 from ft.streams import Events, EventStream
@@ -50,6 +50,7 @@ class RemoteEngine:
         self._adapters: dict[str, str] = {}
         self._running: dict[str, int] = {}  # rows under way, by adapter
         self._identity: Identity | None = None
+        self._first_answers: dict[str, str] = {}  # of the base, to the questions of its check
         self._closed = threading.Event()
         self._open_lines: set[_Line] = set()
         threading.Thread(target=self._find, name="find-server", daemon=True).start()
@@ -114,7 +115,7 @@ class RemoteEngine:
     def check(self, name: str = BASE) -> Check:
         self.wait_ready(0)
         if name == BASE:
-            raise Unavailable("The base's weights on a remote server cannot be looked at from here. Check them on that server.")
+            return base_check(self, self._first_answers)
         if name not in self.adapters():
             raise Unavailable("That adapter is not in memory. Load it and try again.")
         return pair_check(self, name)

@@ -1,6 +1,7 @@
-"""Whether a server keeps base and adapter apart when both are asked at once: some answer as the base with the adapter's weights.
+"""Whether a server keeps base and adapter apart when both are asked at once, and whether its base is still the one it was.
 
-Looks at answers only, since a server shows nothing else. Light. Must not know reviewers, screens or the database.
+Some answer as the base with the adapter's weights. Looks at answers only, since a server shows nothing else. Light. Must not know
+reviewers, screens or the database.
 """
 
 from ft.engine import BASE, Check, Done, Engine, Failed, Request
@@ -19,6 +20,8 @@ MIXED = (
     "The server mixes this adapter into the base's answers when both are asked at once, so comparisons would be wrong. "
     "Start it with a --max-loras above the number of adapters, or with another build."
 )
+STAYED = "The server's base answers what it answered at first; its weights cannot be looked at from here."
+OTHER = "The server's base answers otherwise than at first, to every question tried: another model may run there. Look at that server."
 SAME = "On the questions tried the adapter answers as the base does, so whether the server keeps them apart cannot be seen."
 
 
@@ -37,6 +40,20 @@ def pair_check(engine: Engine, name: str) -> Check:
     if not looked:
         return Check("pair", True, SAME, detail)
     return Check("pair", mixed * 2 <= looked, KEPT if mixed * 2 <= looked else MIXED, detail)
+
+
+def base_check(engine: Engine, known: dict[str, str]) -> Check:
+    """Ask the base what it was asked at first, kept in `known`. It is another one where it agrees with itself and never with then.
+
+    Raises Unavailable where the server does not answer.
+    """
+    now = {probe: _texts(engine, probe, BASE)[0] for probe in PROBES}
+    for probe, text in now.items():
+        known.setdefault(probe, text)
+    other = [probe for probe in PROBES if now[probe] != known[probe]]
+    detail: dict[str, str | float] = {"questions": len(PROBES), "other answers": len(other)}
+    changed = len(other) == len(PROBES) and all(_texts(engine, probe, BASE)[0] == now[probe] for probe in PROBES)
+    return Check("base", not changed, OTHER if changed else STAYED, detail)
 
 
 def _texts(engine: Engine, probe: str, *arms: str) -> list[str]:

@@ -291,8 +291,22 @@ def test_a_server_that_mixes_an_adapter_into_the_base_is_found_at_load(
         engine.load("one", make_adapters(tmp_path)["one"])
         check = engine.check("one")
         assert (check.ok, check.kind, check.detail) == (True, "pair", {"questions": 3, "mixed": 0})
-        with pytest.raises(Unavailable, match="cannot be looked at"):
-            engine.check()
+
+
+def test_another_base_on_the_server_is_noticed(shaky: Shaky, engine_of: Callable[..., RemoteEngine]) -> None:
+    engine, other = engine_of(), stream(chunk("Another."), chunk(finish="stop"))
+    assert engine.check().ok
+    assert engine.check().ok, "the same server again"
+    shaky.bodies.clear()
+    shaky.plans = [other, good]
+    assert engine.check().ok, "one answer may differ"
+    shaky.plans = [other]
+    check = engine.check()
+    assert (check.ok, check.kind) == (False, "base")
+    assert "another model may run there" in check.words
+    shaky.plans = [status(500)]
+    with pytest.raises(Unavailable):
+        engine_of(tries=1).check()
 
 
 @pytest.mark.parametrize(
