@@ -119,6 +119,45 @@ def test_the_same_reply_is_the_same_bytes_whoever_is_on_the_left(site: Site) -> 
     assert one.replace(base, "A").replace(tuned, "B") == other.replace(tuned, "A").replace(base, "B")
 
 
+def traces(house: Any, turns: int) -> dict[str, list[str]]:
+    """Kind of pair -> what its page is told, less the texts, the random id and the reviewer's own progress."""
+    from dataclasses import replace
+
+    from review.protocol.ballots import Ballot
+    from review.screens.review.scene import scene_of
+    from storage.tables import Assignment
+
+    me, seen = house.reviewers[0], {}
+    found = house.comparisons.next_pair(me)
+    for _ in range(turns):
+        house.clock.time += 20
+        house.comparisons.vote(me, Ballot(found.assignment, "left", key=found.assignment))
+        bare = replace(found, assignment="", prompt="", left="", right="", done=0, seconds_left=0, session_done=0, session_total=0)
+        with house.db.session() as session:
+            kind = session.get(Assignment, found.assignment).kind
+        seen.setdefault(kind, []).append(json.dumps(scene_of(bare)))
+        found = house.comparisons.ahead(me, found.assignment)
+    return seen
+
+
+def test_repeats_and_plain_pairs_leave_the_trace_of_every_other_pair(db: Any) -> None:
+    from tests.topical import topical
+
+    seen = traces(topical(db, prompts=60, reviewers=1, tags=(), criteria=["accuracy"]), 40)
+    assert set(seen) == {"real", "repeat", "gold"}
+    assert len({trace for kind in seen.values() for trace in kind}) == 1
+
+
+def test_what_crosses_the_wire_has_no_field_for_a_kind_an_arm_or_a_subject() -> None:
+    from dataclasses import fields
+
+    from review.protocol.ballots import BlindPair, Receipt
+
+    told = "assignment prompt left right done total seconds_left criteria scale reasons session_done session_total reveals"
+    assert {f.name for f in fields(BlindPair)} == set(told.split())
+    assert {f.name for f in fields(Receipt)} == {"id", "assignment", "revision", "asks"}
+
+
 class TestControl:
     def test_the_search_finds_what_a_stock_page_gives_away(self) -> None:
         """A hidden value, a state of a function and a choice are all in the page or in /config."""
