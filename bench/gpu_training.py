@@ -45,7 +45,7 @@ def build(shape: Shape, device: str) -> Any:
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(config)
+            model: Any = LlamaForCausalLM(config)
     finally:
         torch.set_default_dtype(before)
     for name, module in list(model.named_modules()):
@@ -57,7 +57,7 @@ def build(shape: Shape, device: str) -> Any:
         layer.weight = Params4bit(module.weight.data.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True)
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.to(device))
-    model.is_loaded_in_4bit = True
+    model.is_loaded_in_4bit = True  # what TRL asks
     return model.requires_grad_(False)
 
 

@@ -90,7 +90,7 @@ def trl(base: Path, given: Sequence[dict[str, str]], dtype: str = "float32", **m
     ]  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     with tempfile.TemporaryDirectory() as work:
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model, args=SFTConfig(output_dir=work, **QUIET, **more), train_dataset=Dataset.from_list(chats), processing_class=tokenizer,
             peft_config=lora,
         )  # fmt: skip

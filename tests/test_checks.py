@@ -169,3 +169,22 @@ def test_texts_of_tokens_are_shown_as_text() -> None:
     raw = {"batch": [[[hostile, True], [hostile, False]]], "cut": [{"question": hostile, "split": "train", "tokens": 9, "over": 1}],
            "cut_total": 1, "limit": 8, "tokens": {}}  # fmt: skip
     assert "<img" not in check_html(Check("c", "done", hostile, raw))
+
+
+def test_what_a_run_wrote_and_warned_of_is_shown_as_text() -> None:
+    from review.screens.lab.retrain_watch import run_html, runs_html
+    from review.services.run_views import Pulse, RunView, Written
+
+    hostile = "<img src=x onerror=alert(1)>"
+    written = tuple(
+        Written(step, 1, {"bleu": 1.0, "rougeL": 0.5}, ({"prompt": hostile, "answer": hostile, "reference": hostile},)) for step in (0, 5)
+    )
+    view = RunView(
+        hostile, hostile, "running", hostile, SPEC.with_(name=hostile), 1, 5, 9, 30.0, ((1, 2.0), (5, 1.0)), ((0, 2.0), (5, 1.5)),
+        (hostile,), hostile, "", hostile, 1.0, 1.0, None, Pulse(1e-4, 0.5, 400.0, 2**30, 4.5), written,
+        {"rougeL": ((0, 0.4), (5, 0.5))}, ((1, 1e-4), (5, 1e-5)), ((1, 0.5), (5, 0.4)), {"reasons": {"dtype": hostile}},
+    )  # fmt: skip
+    shown = run_html(view) + runs_html([view])
+    assert "<img" not in shown
+    for words in ("What it writes", "Before training", "Step 5", "400", "1.0 GB", "Learning rate and gradients"):
+        assert words in shown, words

@@ -226,3 +226,11 @@ def test_writing_answers_changes_nothing_in_what_is_learnt(home: Path, tiny: Bas
 def test_an_optimizer_for_gpus_is_refused_on_a_cpu_in_words(home: Path, tiny: BaseChoice) -> None:
     with pytest.raises(BadInput, match="needs a GPU"):
         fitted(home, SPEC.with_(optimizer="paged_adamw_8bit"), tiny, ROWS)
+
+
+def test_the_script_for_a_gpu_runs_at_a_tiny_size_anywhere() -> None:
+    from bench.gpu_training import TINY, measure
+
+    found = measure(TINY, batch=2, steps=1, checkpointing=True)
+    assert found["examples_per_second"] > 0
+    assert found["tokens_per_second"] == pytest.approx(300 * found["examples_per_second"], rel=0.01)

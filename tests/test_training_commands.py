@@ -26,7 +26,7 @@ def cli(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         assert result.exit_code == code, result.output
         return result.stdout
 
-    call("import", str(home / "doors.jsonl"), "--name", "doors", "--approve")
+    call("import", str(home / "doors.jsonl"), "--set", "doors", "--approve")
     return call
 
 
