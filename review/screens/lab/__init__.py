@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from review.screens.lab import answers, arms, base, chat, data, integrity, promotion, retrain, studies
+from review.screens.lab import answers, arms, base, chat, compare, data, integrity, promotion, retrain, studies
 from review.screens.lab.room import Room
 from review.screens.parts import QUICK, acts, escape, page, progress_bar
 
@@ -22,6 +22,7 @@ TABS = (
     ("answers", "Answers", answers.build),
     ("studies", "Studies", studies.build),
     ("retrain", "Retrain", retrain.build),
+    ("compare", "Compare", compare.build),
     ("promotion", "In use", promotion.build),
     ("integrity", "Integrity", integrity.build),
     ("base", "Base", base.build),

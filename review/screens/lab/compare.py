@@ -1,137 +1,212 @@
-"""Chat, blind: ask two arms without knowing which is which, vote, see who was who. For practice and demos; never stored or counted.
+"""The Compare tab: runs side by side, and sweeps: a small grid queued together, the best on validation proposed.
 
-Before the vote nothing that this screen sends names an arm or depends on the sides. Must not know engines or votes of studies.
+Must not know run directories, torch or storage.
 """
 
-import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ft.specs import DecodeSpec
+from ft.errors import BadInput
+from review.screens.drawing import curve
+from review.screens.evidence import flow
 from review.screens.lab.room import Room, choices
-from review.screens.lab.talking import EVERY, STREAMS, exchange_html, talking_arms, until_ready
-from review.screens.parts import QUICK, actions, acts, badge, block, count, empty_state, escape, heading
-from review.services.live import LiveCompare, Shown
+from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, count, empty_state, escape, heading, note, table, when
 
 if TYPE_CHECKING:
-    from review.protocol.ballots import Choice
     from review.services.house import House
     from review.services.people import UserView
+    from review.services.run_views import RunView
+    from review.services.sweeps import SweepView
 
-VOTES: "tuple[tuple[Choice, str], ...]" = (
-    ("left", "1 · Left is better"),
-    ("right", "2 · Right is better"),
-    ("tie", "3 · Both good"),
-    ("both_bad", "4 · Both bad"),
-)
-SAID = {"left": "You preferred the left answer", "right": "You preferred the right answer", "tie": "You found both good",
-        "both_bad": "You found both bad"}  # fmt: skip
-EMPTY = empty_state("Ask something, judge both answers, then see who was who.", "Sides are drawn by chance for each conversation.")
-VOTE_NOW = "Which is better? Vote, or ask on: both remember what they said themselves."
+MOST = 4  # runs side by side
+TONES = {"finished": "good", "failed": "bad", "lost": "bad", "cancelled": "plain"}
 
 
-def talk_html(shown: Shown) -> str:
-    """The conversation so far. Names stand over the answers only where `shown` has them, which is after the vote."""
-    titles = [f"{side} · {arm}" if arm else side for side, arm in (("Left answer", shown.left_arm), ("Right answer", shown.right_arm))]
-    turns = [exchange_html(turn.question, dict(zip(titles, (turn.left, turn.right), strict=True)), "") for turn in shown.turns]
-    return "".join(turns) or EMPTY
+def name_of(view: "RunView") -> str:
+    return f"{view.name} · {view.id}"
 
 
-def status_html(shown: Shown) -> str:
-    words = shown.remark or ("Answering…" if shown.answering else VOTE_NOW if shown.may_vote else "")
-    if shown.choice:
-        who = f"left was <b dir='auto'>{escape(shown.left_arm)}</b>, right was <b dir='auto'>{escape(shown.right_arm)}</b>"
-        return f'<p role="status">{SAID[shown.choice]}: {who}. Start over to compare again.</p>'
-    return f'<p role="status" class="{"tb-bad-ink" if shown.remark else "tb-muted"}">{escape(words)}</p>'
+def compared_html(views: "Sequence[RunView]", differing: "Sequence[tuple[str, list[Any]]]", scores: "dict[str, list[str]]") -> str:
+    """What differs, how it went, what it cost."""
+    if len(views) < 2:
+        return empty_state("Choose two runs or more.", "Their settings, curves, scores and cost then stand side by side.")
+    titles = [f'<b dir="auto">{escape(view.name)}</b>' for view in views]
+    settings = [[escape(name.replace("_", " ")), *(escape(_told(value)) for value in values)] for name, values in differing]
+    drawn = table(["Setting", *titles], settings, "Settings that differ") if settings else "<p>They have the same settings and data.</p>"
+    went = [
+        ["Status", *(badge(view.status, TONES.get(view.status, "plain")) for view in views)],
+        ["Steps", *(f"{view.step} of {view.steps}" for view in views)],
+        ["Best validation loss", *(_lowest(view) for view in views)],
+        ["Duration", *(_duration(view) for view in views)],
+        *([escape(name), *values] for name, values in scores.items()),
+    ]
+    lines = [(view.name[:24], list(view.validation)) for view in views[:3] if view.validation]
+    shown = curve(lines, "Validation loss of the chosen runs over their steps") if lines else ""
+    return flow(drawn, table(["Outcome", *titles], went, "How it went"), shown)
 
 
-def tally_html(winners: list[str]) -> str:
-    """How this sitting's votes fell. Sent only with a vote, so it says nothing about a conversation that goes on."""
-    if not winners:
-        return ""
-    won = Counter(winner for winner in winners if winner)
-    parts = [f"<bdi>{escape(arm)}</bdi> {count(times, 'time')}" for arm, times in won.most_common()]
-    parts += [f"no side {count(winners.count(''), 'time')}"] if "" in winners else []
-    return f'<p class="tb-muted tb-small">In this sitting you preferred {", ".join(parts)}. It counts nowhere.</p>'
+def _told(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "—" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _lowest(view: "RunView") -> str:
+    return f"{min(loss for _, loss in view.validation):.3f}" if view.validation else "—"
+
+
+def _duration(view: "RunView") -> str:
+    if not view.started_at or not view.ended_at:
+        return "—"
+    seconds = view.ended_at - view.started_at
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def sweeps_html(sweeps: "Sequence[SweepView]") -> str:
+    if not sweeps:
+        return empty_state("No sweep yet.", "Give two values or more above: every combination is trained in turn.")
+    return flow(*(_sweep_html(sweep) for sweep in sweeps))
+
+
+def _sweep_html(sweep: "SweepView") -> str:
+    rows = [
+        [
+            f"{run.settings['rank']:g}",
+            f"{run.settings['learning_rate']:g}",
+            f"{run.settings['epochs']:g}",
+            badge(run.status, TONES.get(run.status, "plain")) + (" " + badge("best", "good") if run.run == sweep.best else ""),
+            "—" if run.validation is None else f"{run.validation:.3f}",
+            "chosen" if run.run == sweep.chosen else "",
+        ]
+        for run in sweep.runs
+    ]
+    words = f'<p class="tb-muted">Started {escape(when(sweep.created_at))}: {escape(sweep.budget)}</p>'
+    title = f'<h3 class="tb-h2">Sweep {sweep.id}: <span dir="auto">{escape(sweep.name)}</span></h3>'
+    headings = ["Rank", "Learning rate", "Epochs", "Status", "Validation loss", ""]
+    return f"<section>{title}{words}{table(headings, rows, f'Runs of sweep {sweep.id}', numeric=(0, 1, 2, 4))}</section>"
+
+
+def numbers(text: str, what: str) -> list[float]:
+    """Numbers between commas or spaces. Raises BadInput."""
+    found = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(float(word))
+        except ValueError as error:
+            raise BadInput(f"{what}: {word!r} is not a number. Write numbers with a comma between them, such as 8, 16.") from error
+    return found
 
 
 def build(house: "House") -> Room:
-    heading("Blind, for practice", "Both answer the same question from one batch; you vote before you know who is who.")
-    block(f'<p>{badge("practice", "warn")} <span class="tb-muted">Nothing here is stored, and no vote counts in a study.</span></p>')
-    with gr.Accordion("Who answers", open=False), gr.Row():
-        first = gr.Dropdown([], label="One", elem_id="blind-first")
-        second = gr.Dropdown([], label="The other", elem_id="blind-second")
-        longest = gr.Number(256, label="Longest answer, tokens", minimum=1, maximum=4096, precision=0, elem_id="blind-longest")
-        warmth = gr.Number(0, label="Temperature (0: always the same)", minimum=0, maximum=2, step=0.1, elem_id="blind-temperature")
-    talk = block(EMPTY, elem_id="blind-talk", min_height=180)
-    status = block(elem_id="blind-status", min_height=28)
-    with actions():
-        votes = [gr.Button(words, interactive=False, elem_id=f"blind-{name.replace('_', '-')}", elem_classes=[f"tb-press-{at}"])
-                 for at, (name, words) in enumerate(VOTES, start=1)]  # fmt: skip
-    question = gr.Textbox(label="Question", placeholder="What would a customer ask?", lines=2, max_lines=8, elem_id="blind-question")
-    with actions():
-        send = gr.Button("Ask both", variant="primary", elem_id="blind-send")
-        stop = gr.Button("Stop", elem_id="blind-stop")
-        anew = gr.Button("Start over", elem_id="blind-anew")
-    tally = block(elem_id="blind-tally", min_height=20)
-    kept, winners = gr.State(None), gr.State([])
-    moving = [talk, status, *votes, send]
-
-    def drawn(shown: Shown) -> list[Any]:
-        can_ask = not shown.answering and not shown.choice
-        return [
-            talk_html(shown),
-            status_html(shown),
-            *(gr.Button(interactive=shown.may_vote) for _ in votes),
-            gr.Button(interactive=can_ask),
-        ]
+    heading("Runs side by side", "Settings that differ, curves, scores and cost.")
+    chosen = gr.Dropdown([], label=f"Runs (up to {MOST})", multiselect=True, max_choices=MOST, elem_id="compare-runs")
+    shown = block(compared_html([], [], {}), elem_id="compare-shown", min_height=80)
+    sweeping = _sweeping(house)
 
     @acts(house, "engineer", "admin")
-    def ask_blind(
-        person: "UserView", words: str, one: str | None, other: str | None, tokens: float, heat: float, live: LiveCompare | None
-    ) -> Iterator[list[Any]]:
-        live = live or LiveCompare(house.answers)
-        decode = DecodeSpec(max_new_tokens=int(tokens or 0), temperature=float(heat or 0))
-        steps = live.ask(words or "", [arm for arm in (one, other) if arm], decode)
-        for waiting in until_ready(house):
-            yield [live, words, talk_html(live.shown()), waiting, *(gr.skip() for _ in (*votes, send))]
-        last, at = live.shown(), 0.0
-        for last in steps:
-            if time.monotonic() - at > EVERY:
-                at = time.monotonic()
-                yield [live, "", *drawn(last)]
-        yield [live, words if last.remark else "", *drawn(last)]
+    def compare(person: "UserView", picked: list[str] | None) -> str:
+        return compared(house, [label.rsplit(" · ", 1)[-1] for label in picked or []])
 
-    @acts(house, "engineer", "admin")
-    def stop_blind(person: "UserView", live: LiveCompare | None) -> list[Any]:
-        return drawn(live.shown() if live else Shown((), False))
-
-    @acts(house, "engineer", "admin")
-    def start_over(person: "UserView") -> list[Any]:
-        return [None, *drawn(Shown((), False))]
-
-    def votes_for(name: "Choice") -> Any:
-        @acts(house, "engineer", "admin")
-        def vote_blind(person: "UserView", live: LiveCompare | None, past: list[str]) -> list[Any]:
-            live = live or LiveCompare(house.answers)
-            shown = live.vote(name)
-            past = [*past, live.winner]
-            return [past, tally_html(past), *drawn(shown)]
-
-        return vote_blind
-
-    inputs, outputs = [question, first, second, longest, warmth, kept], [kept, question, *moving]
-    runs = [send.click(ask_blind, inputs, outputs, **STREAMS), question.submit(ask_blind, inputs, outputs, **STREAMS)]
-    stop.click(stop_blind, [kept], moving, cancels=list[Any](runs), **QUICK)
-    anew.click(start_over, None, [kept, *moving], cancels=list[Any](runs), **QUICK)
-    for (name, _), button in zip(VOTES, votes, strict=True):
-        button.click(votes_for(name), [kept, winners], [winners, tally, *moving], **QUICK)
+    chosen.input(compare, [chosen], [shown], **QUICK)
 
     def show(person: "UserView") -> list[Any]:
-        arms, tuned = talking_arms(house)
-        return [choices(arms, "base"), choices(arms, tuned)]
+        names = [name_of(view) for view in house.training.runs()]
+        return [gr.Dropdown(choices=names), *sweeping.show(person)]
 
-    return Room([first, second], show)
+    return Room([chosen, *sweeping.outputs], show, sweeping.moving, sweeping.live)
+
+
+def compared(house: "House", ids: list[str]) -> str:
+    from review.services.sweeps import differences
+
+    views = [house.training.run(run_id) for run_id in ids[:MOST]]
+    return compared_html(views, differences(views) if len(views) > 1 else [], scores_of(house, views))
+
+
+def scores_of(house: "House", views: "Sequence[RunView]") -> dict[str, list[str]]:
+    """Set and metric -> a value for each run, of the sets on which any of them is scored."""
+    found: dict[str, list[str]] = {}
+    for link in house.boards.boards():
+        board = house.boards.board(link.set_name, link.split)
+        rows = [board.row(view.adapter) if view.adapter else None for view in views]
+        for metric in board.metrics:
+            values = [row.scores.get(metric) if row else None for row in rows]
+            if any(values):
+                found[f"{board.titles[metric]} on {link.set_name}"] = [f"{v.value:.3f}" if v else "—" for v in values]
+    return found
+
+
+def _sweeping(house: "House") -> Room:
+    heading("Sweep", "Try a few settings in turn on the same examples. Nothing but the run you choose goes on to the test set.")
+    with gr.Row():
+        name = gr.Textbox("sweep", label="Name", max_length=36, elem_id="sweep-name")
+        ranks = gr.Textbox("8, 16", label="Ranks", elem_id="sweep-ranks")
+        rates = gr.Textbox("1e-4, 2e-4", label="Learning rates", elem_id="sweep-rates")
+        epochs = gr.Textbox("1, 3", label="Epochs", elem_id="sweep-epochs")
+    budget = block(elem_id="sweep-budget", min_height=24)
+    with actions():
+        plan = gr.Button("What would it take?", elem_id="sweep-plan")
+        start = gr.Button("Start the sweep", variant="primary", elem_id="sweep-start")
+    listing = block(elem_id="sweep-list", min_height=40)
+    with actions():
+        sweep = gr.Dropdown([], label="Sweep", elem_id="sweep-chosen")
+        run = gr.Dropdown([], label="Run to go on with (the best first)", elem_id="sweep-run", scale=2)
+        choose = gr.Button("Go on with this run", elem_id="sweep-choose")
+        cancel = gr.Button("Cancel the sweep", variant="stop", elem_id="sweep-cancel")
+    asked, places = [name, ranks, rates, epochs], [listing, sweep, run]
+
+    def grid(values: tuple[str, ...]) -> dict[str, list[float]]:
+        named = zip(("rank", "learning_rate", "epochs"), ("Ranks", "Learning rates", "Epochs"), values[1:], strict=True)
+        return {key: numbers(text or "", title) for key, title, text in named}
+
+    def state(picked: str | None = None) -> list[Any]:
+        found = house.sweeps.sweeps()
+        names = [str(one.id) for one in found]
+        now = next((one for one in found if str(one.id) == picked), found[0] if found else None)
+        ends = sorted((r for r in now.runs if r.status == "finished"), key=lambda r: r.run != now.best) if now else []
+        return [sweeps_html(found), choices(names, str(now.id) if now else None), choices([f"{r.name} · {r.run}" for r in ends])]
+
+    @acts(house, "engineer", "admin")
+    def plan_sweep(person: "UserView", *values: str) -> str:
+        told = house.sweeps.plan(house.training.defaults().with_(name=values[0] or "sweep"), grid(values))
+        return f"<p>{escape(told.words)}</p>"
+
+    @acts(house, "engineer", "admin")
+    def start_sweep(person: "UserView", *values: str) -> list[Any]:
+        snapshot = house.library.snapshot(person.id)
+        spec = house.training.defaults().with_(name=values[0] or "sweep")
+        sweep_id = house.sweeps.start(snapshot.id, spec, grid(values), person.id)
+        note(f"{count(len(house.sweeps.sweep(sweep_id).runs), 'run')} are queued.")
+        return state(str(sweep_id))
+
+    @acts(house, "engineer", "admin")
+    def look_at(person: "UserView", picked: str | None) -> list[Any]:
+        return state(picked)
+
+    def needed(picked: str | None) -> int:
+        if not picked:
+            raise BadInput("No sweep is chosen. Start one, or choose one from the list.")
+        return int(picked)
+
+    @acts(house, "engineer", "admin")
+    def go_on_with(person: "UserView", picked: str | None, label: str | None) -> list[Any]:
+        if not label:
+            raise BadInput("No finished run is chosen. Wait until one is finished, then choose it.")
+        house.sweeps.choose(needed(picked), label.rsplit(" · ", 1)[-1], person.id)
+        note("Its adapter is registered and scored in a moment.")
+        return state(picked)
+
+    @acts(house, "engineer", "admin")
+    def cancel_sweep(person: "UserView", picked: str | None) -> list[Any]:
+        house.sweeps.cancel(needed(picked), person.id)
+        note("What was not over is cancelled.")
+        return state(picked)
+
+    plan.click(plan_sweep, asked, [budget], **QUICK)
+    start.click(start_sweep, asked, places, **SLOW)
+    sweep.input(look_at, [sweep], places, **QUICK)
+    choose.click(go_on_with, [sweep, run], places, **SLOW)
+    cancel.click(cancel_sweep, [sweep], places, **SLOW)
+    return Room(places, lambda person: state(), [listing], lambda person: [sweeps_html(house.sweeps.sweeps())])
