@@ -6,7 +6,23 @@ from collections.abc import Callable
 import typer
 
 from ft.errors import UserError
-from review.commands import adapters, arms, bases, boards, data, figures, integrity, jobs, keys, people, promotion, remotes, training, votes
+from review.commands import (
+    adapters,
+    arms,
+    bases,
+    boards,
+    data,
+    figures,
+    integrity,
+    jobs,
+    keys,
+    people,
+    promotion,
+    remotes,
+    sweeps,
+    training,
+    votes,
+)
 
 
 def program(serve: Callable[..., None]) -> typer.Typer:
@@ -40,6 +56,8 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.command("agreement")(figures.agreement)
     app.command("train")(training.train)
     app.add_typer(training.runs, name="runs")
+    app.add_typer(sweeps.app, name="sweep")
+    app.command("compare")(sweeps.compare)
     app.add_typer(people.app, name="users")
     app.add_typer(keys.app, name="keys")
     return app
