@@ -80,7 +80,7 @@ class Gathering:
             begun = time.perf_counter()
             self._advance(people)
             self.pace.people_took(time.perf_counter() - begun)
-        if work.everyone() and self.pace.work_may(bool(people.everyone())):
+        if work.everyone() and not people.readings and self.pace.work_may(bool(people.rows)):  # nobody waits for a first word
             rows, read, begun = len(work.rows), bool(work.readings), time.perf_counter()
             self._advance(work)
             self.pace.work_took(time.perf_counter() - begun, 0 if read else rows)

@@ -24,7 +24,7 @@ Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tens
 FILE = "measured.json"
 ROWS = (1, 2, 8)
 SECONDS = 0.08  # for each candidate
-ENOUGH = 30_000_000  # numbers
+FEW, ENOUGH = 1_000_000, 30_000_000  # numbers: a model too small to care about; weights to measure with
 CLEARLY = 1.15  # below this gain the usual kernel stays
 
 
@@ -67,8 +67,7 @@ def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
 
 def choose_product(weights: Sequence[torch.Tensor], folder: Path, reasons: dict[str, str]) -> Product:
     """The faster kernel for weights like these; where nothing can be measured, the usual one. Says what half precision would gain."""
-    first = weights[0] if weights else torch.zeros(0, dtype=torch.float16)
-    if first.device.type != "cpu" or first.dtype != torch.float32:
+    if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or weights[0].dtype != torch.float32:
         return usual
     speed = measured(weights, folder)
     if speed.gain_of_half >= CLEARLY:

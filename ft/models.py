@@ -111,7 +111,7 @@ def load(
         model=model.eval(),
         tokenizer=tokenizer,
         folder=folder,
-        shape=replace(shape, linears=_linears(model)),
+        shape=replace(shape, linears=linear_layers(model)),
         device=where,
         dtype=kind,
         quantisation=quantisation,
@@ -132,7 +132,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|torch|peft)\b")
 
 
-def _linears(model: Any) -> dict[str, tuple[int, int]]:
+def linear_layers(model: Any) -> dict[str, tuple[int, int]]:
     """Every linear layer but the output head, as (inputs, outputs), from the loaded model itself."""
     found = {}
     for name, module in model.named_modules():

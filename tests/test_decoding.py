@@ -48,9 +48,9 @@ def model_of(family: str) -> Any:
 
 def wrapped(model: Any, stops: frozenset[int] = frozenset()) -> Any:
     from ft.bases import BaseShape
-    from ft.models import LoadedBase, _linears
+    from ft.models import LoadedBase, linear_layers
 
-    shape = BaseShape("tiny", model.config.model_type, _linears(model), 256)
+    shape = BaseShape("tiny", model.config.model_type, linear_layers(model), 256)
     return LoadedBase(model, make_tokenizer(), Path(), shape, "cpu", "float32", "none", 256, stops, 0)
 
 

@@ -184,13 +184,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 def test_the_files_of_further_architectures_name_their_layers_as_loaded(kind: str, tmp_path: Path) -> None:
     import transformers
 
-    from ft.models import _linears
+    from ft.models import linear_layers
 
     small: dict[str, Any] = {key: value for key, value in SIZES_BY_NAME.get(kind, LLAMA_LIKE).items()} | OTHERS.get(kind, {})
     model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(vocab_size=50, **small))
     model.save_pretrained(tmp_path)
     shape: BaseShape = describe_base(tmp_path)
-    loaded = {layer: size for layer, size in _linears(model).items() if layer not in shape.others}
+    loaded = {layer: size for layer, size in linear_layers(model).items() if layer not in shape.others}
     assert shape.linears == loaded
     assert replace(shape, name="x").linears
 

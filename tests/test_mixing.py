@@ -157,3 +157,39 @@ def test_weights_that_lack_their_other_half_are_refused(residents: Any, tiny_bas
     save_file(half, tmp_path / "half.safetensors")
     with pytest.raises(BadInput, match="do not match its settings"):
         read_adapter(tmp_path / "half.safetensors", facts, residents._base.model, "cpu")
+
+
+def test_the_faster_kernel_is_taken_computes_the_same_and_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ft import kernels
+
+    weights = [torch.randn(600, 600) for _ in range(3)]
+    seconds = {kernels.usual: 3.0, kernels.onednn: 1.0}
+    asked: list[object] = []
+
+    def milliseconds(product: Any, given: Any) -> float:
+        asked.append(product)
+        return seconds[product] / (4 if given[0].dtype == torch.bfloat16 else 1)
+
+    monkeypatch.setattr(kernels, "_milliseconds", milliseconds)
+    reasons: dict[str, str] = {}
+    assert kernels.choose_product(weights, tmp_path, reasons) is kernels.onednn
+    assert "3.0 times" in reasons["kernel"]
+    assert "1.3 times as fast" in reasons["dtype"]
+    before = len(asked)
+    assert kernels.choose_product(weights, tmp_path, {}) is kernels.onednn
+    assert len(asked) == before, "it was measured again"
+    given = torch.randn(5, 600)
+    torch.testing.assert_close(kernels.onednn(given, weights[0], None), kernels.usual(given, weights[0], None), rtol=1e-4, atol=1e-3)
+
+
+def test_a_gain_too_small_to_trust_or_a_broken_file_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ft import kernels
+
+    (tmp_path / kernels.FILE).write_text("{broken")
+    weights = [torch.randn(600, 600) for _ in range(3)]
+    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: 0.95 if product is kernels.onednn else 1.0)
+    assert kernels.choose_product(weights, tmp_path, {}) is kernels.usual
