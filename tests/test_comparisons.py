@@ -148,11 +148,11 @@ def test_only_an_enabled_reviewer_gets_pairs_and_votes(db: Database) -> None:
 
 
 def test_sides_are_a_fair_coin_against_parity_reviewer_hour_and_previous_side(db: Database) -> None:
-    house = opened(db, prompts=100, reviewers=6, votes_per_pair=6)
+    house = opened(db, prompts=60, reviewers=6, votes_per_pair=6)
     lefts: list[tuple[bool, int, int, int, bool | None]] = []
     for reviewer in range(6):
         previous = None
-        for turn in range(100):
+        for turn in range(60):
             found = cast(house, reviewer, seconds=37)
             left = VARIANTS[1] in found.left
             lefts.append((left, turn % 2, reviewer, int(house.clock.time // 3600) % 6, previous))

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -222,6 +223,33 @@ def test_two_processes_that_share_a_database_see_each_others_rows(db: Database) 
     assert mine.next_pair(house.reviewers[0]) == theirs.next_pair(house.reviewers[0])
     fresh = Comparisons(db, now=house.clock)
     assert fresh.next_pair(house.reviewers[1]) == mine.next_pair(house.reviewers[1])
+
+
+def test_reviewers_at_the_same_time_never_get_more_of_a_pair_than_declared_nor_one_twice(db: Database) -> None:
+    """Six at once, some of whom skip, through two processes' services."""
+    house = topical(db, prompts=24, reviewers=6, votes_per_pair=2)
+    desks = (house.comparisons, Comparisons(db, now=house.clock))
+
+    def work(person: int) -> None:
+        desk, me = desks[person % 2], house.reviewers[person]
+        for turn in range(12):
+            found = desk.next_pair(me)
+            if not isinstance(found, BlindPair):
+                return
+            if turn % 5 == person % 5:
+                desk.skip(me, found.assignment, "not for me", f"s-{found.assignment}")
+            else:
+                desk.vote(me, Ballot(found.assignment, "left", key=f"v-{found.assignment}"))
+
+    with ThreadPoolExecutor(6) as together:
+        for done in [together.submit(work, person) for person in range(6)]:
+            done.result()
+    found = assignments(db)
+    with db.session() as session:
+        skipped = {skip.assignment_id for skip in session.exec(select(Skip))}
+    assert skipped
+    assert max(Counter(a.pair_key for a in found if a.kind == "real" and a.id not in skipped).values()) <= 2
+    assert max(Counter((a.reviewer_id, a.pair_key, a.kind) for a in found).values()) == 1
 
 
 # The pair after this one

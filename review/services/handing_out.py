@@ -4,6 +4,7 @@ Real pairs, repeats with the sides flipped and plain pairs leave by the same doo
 Must not know screens or models.
 """
 
+import hashlib
 import random
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,7 @@ from storage.queries import studies as rows
 from storage.queries import votes as cast
 from storage.tables import Assignment, Study
 
-REMEMBERED_TELLS = 50_000
+REMEMBERED_LOOKS = 50_000
 NO_STUDY = "No study is open at the moment. Come back when your team opens one."
 NOT_NAMED = "No open study asks for you at the moment. Come back when your team opens one."
 WITH_OTHERS = "The last pairs are with other reviewers right now. Come back in half an hour."
@@ -65,6 +66,14 @@ class _Waiting:
     progress: Progress
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Of an answer: what it is compared by, and the words in it that name a model. Recorded, never shown before the vote."""
+
+    digest: bytes
+    tells: tuple[str, ...]
+
+
 class HandingOut:
     """`names`: further names to look for in answers, such as the base model's."""
 
@@ -75,7 +84,7 @@ class HandingOut:
         self._now = now
         self._rng = random.Random(secrets.randbits(128))
         self._telling: dict[int, tuple[str, ...]] = {}
-        self._tells: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._seen: dict[tuple[int, int], _Look] = {}
 
     def next_pair(self, reviewer_id: int) -> BlindPair | Rest:
         for attempt in range(1, 1000):
@@ -171,16 +180,14 @@ class HandingOut:
     def _give(self, reviewer_id: int, offer: _Offer) -> str:
         """The id of the new assignment; "" where the texts turned out identical (recorded) or the pair is no longer free: look again."""
         study_id, key = offer.study.id or 0, pair_key(*offer.answers)
-        with reading(self._db) as session:
-            texts = {i: shown_text(text) for i, text in rows.answer_texts(session, offer.answers).items()}
-            if len(texts) < 2:
-                return ""
-            marked = self._marks(session, offer.study, texts)
+        looks = self._looks(offer)
+        if len(looks) < 2:
+            return ""
         try:
             with writing(self._db) as session:
                 if session.get_one(Study, study_id).state != "open" or not cast.is_live(session, offer.answers):
                     return ""
-                if len(set(texts.values())) == 1:
+                if len({look.digest for look in looks}) == 1:
                     if (min(offer.answers), max(offer.answers)) not in rows.identical_keys(session, study_id):
                         session.add(identical_row(study_id, offer.prompt, offer.answers))
                     return ""
@@ -197,7 +204,7 @@ class HandingOut:
                         right_answer_id=right,
                         pair_key=key,
                         kind=offer.kind,
-                        marked=marked,
+                        marked=_joined(word for look in looks for word in look.tells),
                         served_at=self._now(),
                     )
                 )
@@ -212,20 +219,29 @@ class HandingOut:
         since = self._now() - HELD
         return offer.kind == "real" and cast.taken(session, study_id, offer.prompt, key, since) >= offer.study.votes_per_pair
 
-    def _marks(self, session: Session, study: Study, texts: dict[int, str]) -> str:
-        """The identity words in the two answers, for the record; never shown before the vote."""
+    def _looks(self, offer: _Offer) -> list[_Look]:
+        """What the two answers look like; read once, for an answer never changes. Fewer than two where one was taken back."""
+        study_id = offer.study.id or 0
+        wanted = [answer for answer in offer.answers if (study_id, answer) not in self._seen]
+        if wanted:
+            with reading(self._db) as session:
+                names = self._names_of(session, offer.study)
+                texts = {answer: shown_text(text) for answer, text in rows.answer_texts(session, wanted).items()}
+            if len(self._seen) > REMEMBERED_LOOKS:
+                self._seen.clear()
+            for answer, text in texts.items():
+                self._seen[study_id, answer] = _Look(hashlib.sha256(text.encode()).digest(), identity_words(text, names))
+        return [self._seen[study_id, answer] for answer in offer.answers if (study_id, answer) in self._seen]
+
+    def _names_of(self, session: Session, study: Study) -> tuple[str, ...]:
+        """The names whose mention would tell an arm of this study."""
         study_id = study.id or 0
         if study_id not in self._telling:
             arms = rows.arms_of(session, study_id)
             given = [*self._names, *(arm.name for arm in arms), *rows.adapter_names(session, [arm.id for arm in arms])]
             names = [part for name in given for part in (name, name.rsplit("/", 1)[-1])]
             self._telling[study_id] = telling(names, rows.subject_texts(session, study))
-        if len(self._tells) > REMEMBERED_TELLS:
-            self._tells.clear()
-        for answer, text in texts.items():
-            if (study_id, answer) not in self._tells:
-                self._tells[study_id, answer] = identity_words(text, self._telling[study_id])
-        return _joined(word for answer in texts for word in self._tells[study_id, answer])
+        return self._telling[study_id]
 
 
 def _still_waits(session: Session, assignment: str) -> bool:
