@@ -116,6 +116,7 @@ def test_progress_tells_each_reviewer_and_tag_but_not_who_is_ahead(judged: House
     study, told = judged.studies.study(STUDY), judged.studies.progress(STUDY)
     said = words(progress.progress_html(study, told))
     assert "24 of 24 votes" in said
+    assert [(one.alike, one.compared) for one in told.reviewers] == [(8, 12), (8, 12)]
     for part in ("Rita", "Ron", "billing", "All votes are in"):
         assert part in said
     assert "win" not in words(progress.reviewers_html(told) + progress.tags_html(told)).lower()

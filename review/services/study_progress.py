@@ -3,7 +3,7 @@
 Must not know screens or models.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
@@ -41,7 +41,7 @@ def study_progress(session: Session, study: Study) -> StudyProgress:
         needed=len(pairs) * study.votes_per_pair,
         pairs=len(pairs),
         identical=len(rows.identical_keys(session, study_id)),
-        reviewers=_reviewers(records, names, doubted, aside, decisions, Counter(s.reviewer_id for s in skips), last),
+        reviewers=_reviewers(records, names, doubted, aside, decisions, Counter(s.reviewer_id for s in skips), last, _alike(given, aside)),
         tags=_tags(pairs, given, rows.prompt_tags(session, study.set_id, study.split, study.last_prompt_id), study.votes_per_pair),
         agreement=agreement(counted(records, aside)),
         skipped=tuple(SkippedPair(s.reviewer, s.prompt, s.reason, s.created_at) for s in skips),
@@ -57,6 +57,7 @@ def _reviewers(
     decisions: Mapping[int, ReviewerDecision],
     skipped: Mapping[int, int],
     last: Mapping[int, float],
+    alike: Mapping[int, tuple[int, int]],
 ) -> tuple[ReviewerProgress, ...]:
     now = current(records)
     repeats = repeats_of(now)
@@ -80,9 +81,25 @@ def _reviewers(
                 plain_right=sum(plain),
                 skipped=skipped.get(reviewer, 0),
                 last_at=last.get(reviewer),
+                compared=alike.get(reviewer, (0, 0))[1],
+                alike=alike.get(reviewer, (0, 0))[0],
             )
         )
     return tuple(found)
+
+
+def _alike(votes: Iterable[VoteRecord], aside: set[int]) -> dict[int, tuple[int, int]]:
+    """Reviewer -> how many of the others' votes on the same pairs say the same, of how many; votes aside are compared with nobody's."""
+    by_pair: dict[str, list[VoteRecord]] = defaultdict(list)
+    for vote in votes:
+        by_pair[vote.pair].append(vote)
+    found: dict[int, tuple[int, int]] = {}
+    for on_it in by_pair.values():
+        for mine in on_it:
+            others = [other.side for other in on_it if other.reviewer != mine.reviewer and other.reviewer not in aside]
+            agreed, compared = found.get(mine.reviewer, (0, 0))
+            found[mine.reviewer] = agreed + others.count(mine.side), compared + len(others)
+    return found
 
 
 def _tags(pairs: Iterable[int], votes: Iterable[VoteRecord], tags: Mapping[int, list[str]], each: int) -> tuple[TagProgress, ...]:

@@ -42,7 +42,8 @@ class StudyView:
 @dataclass(frozen=True, slots=True)
 class ReviewerProgress:
     """`votes`: all of them, repeats and plain pairs too; `seconds`: the median from served to vote; `doubts`: why to look at these votes
-    again, in words. `aside`: their votes are in no number; `decision`: "counted" or "aside" where somebody decided, with `reason`."""
+    again, in words. `aside`: their votes are in no number; `decision`: "counted" or "aside" where somebody decided, with `reason`.
+    `alike`: how many of the `compared` votes that others gave on the same pairs say the same."""
 
     name: str
     votes: int
@@ -57,6 +58,8 @@ class ReviewerProgress:
     plain_right: int = 0
     skipped: int = 0
     last_at: float | None = None
+    compared: int = 0
+    alike: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,13 @@ def reviewers_html(told: "StudyProgress") -> str:
     rows = [
         [
             f'<span dir="auto">{escape(one.name)}</span>', standing(one), str(one.votes), f"{one.seconds:.0f} s",
-            _share(one.repeated_alike, one.repeats), _share(one.plain_right, one.plain), str(one.skipped), _doubts(one),
+            _share(one.alike, one.compared), _share(one.repeated_alike, one.repeats), _share(one.plain_right, one.plain),
+            str(one.skipped), _doubts(one),
         ]
         for one in told.reviewers
     ]  # fmt: skip
-    head = ["Reviewer", "Standing", "Votes", "Usual time", "Same again", "Plain pairs right", "Skipped", "Look again because"]
-    return table(head, rows, f"Reviewers of {told.name}", numeric=(2, 3, 4, 5, 6))
+    head = ["Reviewer", "Standing", "Votes", "Usual time", "As others", "Same again", "Plain pairs right", "Skipped", "Look again because"]
+    return table(head, rows, f"Reviewers of {told.name}", numeric=(2, 3, 4, 5, 6, 7))
 
 
 def standing(one: "ReviewerProgress") -> str:
