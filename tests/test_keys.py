@@ -85,3 +85,17 @@ def test_making_revoking_and_using_a_key_to_change_things_is_written_down(db: An
         rows = [(row.action, row.detail) for row in session.query(Audit).all() if "key" in row.detail]
     assert [action for action, _ in rows] == ["key made", "adapter loaded over HTTP", "key revoked"]
     assert key not in str(rows)
+
+
+def test_the_screen_shows_a_key_once_and_names_only_afterwards(keys: Keys) -> None:
+    from review.screens.admin_keys import key_html, keys_html
+
+    key, made = keys.add("<b>job</b> & co", "viewer")
+    keys.revoke(made.name, by=None)
+    shown = keys_html(keys.keys())
+    assert key not in shown
+    assert "<b>" not in shown + key_html(made.name, key).replace("<b>Key of", "").replace("</b>. Copy", "")
+    assert "revoked" in shown
+    assert "read usage figures" in shown
+    assert key in key_html(made.name, key)
+    assert "No program has a key yet" in keys_html([])
