@@ -7,6 +7,7 @@ the models or the screens.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from review.protocol.blinding import fold
 
@@ -32,6 +33,7 @@ class Candidate:
     text: str
 
 
+@lru_cache(maxsize=2048)
 def topic_words(text: str) -> frozenset[str]:
     """The words that carry a text's subject, shortened so that plurals and endings do not part them."""
     return frozenset(word[:6] for word in re.findall(r"[^\W\d_]{4,}", fold(text)) if word not in _COMMON)
