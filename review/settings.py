@@ -109,6 +109,7 @@ class Settings:
     remote_model: str = ""
     remote_key_env: str = ""
     remote_adapters: str = "{path}"
+    gguf_converter: str = ""
 
     def __post_init__(self) -> None:
         if not self.database_url:
@@ -183,4 +184,5 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TIEBREAK_REMOTE_MODEL": ("remote_model", _text),
     "TIEBREAK_REMOTE_KEY_ENV": ("remote_key_env", _variable),
     "TIEBREAK_REMOTE_ADAPTERS": ("remote_adapters", _pattern),
+    "TIEBREAK_GGUF_CONVERTER": ("gguf_converter", _text),
 }

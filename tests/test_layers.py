@@ -9,7 +9,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"ft", "review", "storage", "app", "demo", "bench"}
 TORCH_FAMILY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"}
-TORCH_FILES = ("models", "decoding", "gathering", "residents", "engine_local", "losses", "watch", "trainer", "train", "objectives", "sampling", "saving", "rehearsal")
+TORCH_FILES = (
+    "models",
+    "decoding",
+    "gathering",
+    "residents",
+    "engine_local",
+    "losses",
+    "watch",
+    "trainer",
+    "train",
+    "objectives",
+    "sampling",
+    "saving",
+    "rehearsal",
+    "exporting",
+)
 ENGINE_FILES = ("adapter_weights", "kernels", "keyvalues", "mixing", "writing")
 TORCH_SIDE = {f"ft.{name}" for name in TORCH_FILES + ENGINE_FILES}
 

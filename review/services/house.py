@@ -22,6 +22,7 @@ from review.services.boards import Boards
 from review.services.cards import Cards
 from review.services.comparisons import Comparisons
 from review.services.estimates import Estimates
+from review.services.exports import Exports
 from review.services.faults import open_database
 from review.services.integrity import Integrity
 from review.services.keeping import Keeping
@@ -127,6 +128,7 @@ class House:
     keeping: Keeping
     promotions: Promotions
     cards: Cards
+    exports: Exports
     sweeps: Sweeps
     asking: Asking
     remotes: Remotes
@@ -167,6 +169,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
         keeping=keeping,
         promotions=promotions,
         cards=verdicts.cards,
+        exports=Exports(db, settings.home, base, adapters, verdicts.cards, settings.gguf_converter),
         sweeps=Sweeps(db, training),
         asking=Asking(db, on_demand, adapters, answers, remotes),
         remotes=remotes,

@@ -1,0 +1,152 @@
+"""Exports prove themselves: what is given out answers token by token as base and adapter do, or it is not given out."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ft.errors import BadInput, Conflict, NotFound, Unavailable
+from ft.scripted import ScriptedEngine
+from review.services.exports import KINDS
+from review.services.house import House, build
+from review.settings import Settings
+from storage.tables import Adapter
+from tests.trainable import tiny_base
+
+PROMPTS = [f"Who paints wall {n * 17}?" for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """A folder as PEFT saves it, with weights that change the answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+def asked(kind: str, base: Path, adapter: Path, **more: Any) -> dict[str, Any]:
+    given = {"kind": kind, "name": "helper", "base": str(base), "bases": str(base.parent), "adapter": str(adapter), "device": "cpu"}
+    return given | {"dtype": "float32", "system": "Be brief.", "prompts": PROMPTS, "card": "# helper", "converter": ""} | more
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_what_is_exported_answers_as_base_and_adapter_do(tmp_path: Path, base: Path, adapter: Path, kind: str) -> None:
+    from ft.exporting import export
+
+    told = export(asked(kind, base, adapter), tmp_path, lambda share, words: None)
+    assert told["proof"]["agreement"] == 1.0
+    assert told["proof"]["divergence"] < 1e-5
+    assert told["proof"]["prompts"] == 8
+    files = {path.name for path in (tmp_path / "files").iterdir()}
+    assert {"README.md", "tokenizer.json", "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"} <= files
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(tmp_path / "files").chat_template, "the chat template went along"
+
+
+def test_the_merged_model_is_not_the_base(tmp_path: Path, base: Path, adapter: Path) -> None:
+    """The proof has power: the base itself does not pass for base and adapter."""
+    from transformers import AutoModelForCausalLM
+
+    from ft import exporting
+    from ft.models import load
+
+    given = asked("merged", base, adapter)
+    loaded = load(str(base), base.parent, "none", "cpu", "float32")
+    model = exporting._with_adapter(loaded.model, adapter)
+    replays = [exporting._reference(model, loaded, prompt) for prompt in exporting._encoded(loaded, given)]
+    plain: Any = AutoModelForCausalLM.from_pretrained(base)
+    assert not exporting.prove(plain.eval(), replays).holds
+
+
+def test_an_export_that_answers_otherwise_is_deleted_and_says_why(
+    tmp_path: Path, base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTuner
+
+    from ft.exporting import export
+
+    right = BaseTuner.merge_and_unload
+
+    def forgetful(self: Any, **more: Any) -> Any:
+        for module in self.modules():
+            if isinstance(module, LoraLayer):
+                module.scaling["default"] = 0.0
+        return right(self, **more)
+
+    monkeypatch.setattr(BaseTuner, "merge_and_unload", forgetful)
+    with pytest.raises(Unavailable, match="does not answer as base and adapter do"):
+        export(asked("merged", base, adapter), tmp_path, lambda share, words: None)
+    assert not (tmp_path / "files").exists()
+
+
+def test_a_gguf_without_the_converter_says_what_to_install(tmp_path: Path, base: Path, adapter: Path) -> None:
+    from ft.exporting import export
+
+    with pytest.raises(Unavailable, match="TIEBREAK_GGUF_CONVERTER"):
+        export(asked("gguf", base, adapter), tmp_path, lambda share, words: None)
+
+
+@pytest.fixture
+def house(home: Path, db: Any, base: Path, adapter: Path) -> House:
+    made = build(Settings(home=home, base=str(base), engine="scripted"), db, ScriptedEngine())
+    file = home / "walls.jsonl"
+    file.write_text("\n".join(json.dumps({"instruction": prompt, "output": "A painter.", "split": "test"}) for prompt in PROMPTS))
+    made.library.import_file(file, "walls")
+    made.adapters.register(adapter, "helper", None, foreign=True)
+    made.answers.ensure_arms()
+    return made
+
+
+def test_an_export_is_made_beside_the_app_and_kept_until_deleted(house: House) -> None:
+    export_id = house.exports.start("helper", "merged", None)
+    view = house.exports.wait(export_id, 120)
+    assert (view.state, view.kind, view.adapter) == ("finished", "merged", "helper"), view
+    assert view.proof["agreement"] == 1.0
+    assert (view.folder / "model.safetensors").exists()
+    assert view.bytes > 1000
+    assert [each.id for each in house.exports.exports()] == [export_id]
+    house.exports.delete(export_id, None)
+    assert house.exports.exports() == []
+    with pytest.raises(NotFound):
+        house.exports.export("../../etc")
+
+
+def test_bad_wishes_are_refused_in_words(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(KINDS) == {"adapter", "merged", "gguf"}
+    with pytest.raises(BadInput, match="no export 'onnx'"):
+        house.exports.start("helper", "onnx", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(BadInput, match="converter is not installed"):
+        house.exports.start("helper", "gguf", None)
+    with pytest.raises(NotFound):
+        house.exports.start("nobody", "merged", None)
+    with house.db.write() as session:
+        session.get_one(Adapter, 1).status = "quarantined"
+    with pytest.raises(Conflict, match="quarantine"):
+        house.exports.start("helper", "merged", None)
+
+
+def test_an_export_whose_process_is_gone_is_lost_in_words(house: House) -> None:
+    folder = house.settings.home / "exports" / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    (folder / "asked.json").write_text(json.dumps({"kind": "merged", "adapter_name": "helper"}))
+    assert house.exports.export(folder.name).state == "lost"
