@@ -15,6 +15,7 @@ from review.screens.lab import studies_declare as form
 from review.screens.lab import studies_disputes as disputes
 from review.screens.lab import studies_progress as progress
 from review.screens.lab.studies_desk import Desk
+from review.screens.trust import trust_html
 from review.services import study_plans as plans
 from review.services.house import House, build
 from review.services.study_plans import Wish
@@ -138,7 +139,7 @@ def test_watching_a_study_counts_its_votes_now_and_then_and_a_button_at_once(jud
 def test_a_result_reads_plainly_and_explains_each_measure(judged: House) -> None:
     found = judged.studies.result(STUDY)
     said = words(evidence.verdict_html(found) + evidence.human_html(found) + evidence.tags_html(found))
-    said += words(evidence.trust_html(found))
+    said += words(trust_html(found))
     assert any(headline in said for headline in evidence.HEADLINES.values())
     for part in (
         "connectpro-v2 against base",
@@ -166,8 +167,8 @@ def test_a_tag_that_is_worse_comes_first() -> None:
 def test_stakeholders_are_not_told_whose_votes_are_in_doubt(judged: House) -> None:
     study_room.judge(judged, "Rosa", 1)
     found = replace(judged.studies.result(STUDY), aside=("Ron",), aside_votes=12, flips=("Rita",))
-    assert "Ron" in evidence.trust_html(found)
-    told = evidence.trust_html(found, named=False)
+    assert "Ron" in trust_html(found)
+    told = trust_html(found, named=False)
     assert not any(name in told for name in ("Ron", "Rita"))
     assert "1 reviewer" in told
 
@@ -193,7 +194,7 @@ def test_what_people_and_models_wrote_is_shown_as_text(judged: House) -> None:
         + form.plan_html(plans.plan(judged.db, wish), wish)
         + progress.progress_html(study, skipped)
         + evidence.verdict_html(replace(judged.studies.result(STUDY), study=study, best=HOSTILE))
-        + evidence.trust_html(replace(judged.studies.result(STUDY), study=study, best=HOSTILE, aside=(HOSTILE,), flips=(HOSTILE,)))
+        + trust_html(replace(judged.studies.result(STUDY), study=study, best=HOSTILE, aside=(HOSTILE,), flips=(HOSTILE,)))
     )
     assert "<img" not in shown
     assert shown.count("&lt;img") >= 12

@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
+from review.screens.evidence import flow, human_html, tags_html, verdict_html
 from review.screens.parts import QUICK, acts, block, empty_state, escape, heading, on_load, page, roles_of
 from review.screens.scores import scores_html
+from review.screens.trust import trust_html
 
 if TYPE_CHECKING:
     from review.services.boards import Board, BoardLink

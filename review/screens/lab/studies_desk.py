@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from review.screens.evidence import flow, human_html, tags_html, trust_html, verdict_html
+from review.screens.evidence import flow, human_html, tags_html, verdict_html
 from review.screens.lab.studies_progress import progress_html
 from review.screens.parts import badge, count, empty_state, escape, progress_bar, table
+from review.screens.trust import trust_html
 
 if TYPE_CHECKING:
     from review.services.house import House
