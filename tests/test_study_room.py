@@ -13,10 +13,12 @@ from ft.scripted import ScriptedEngine
 from review.screens import evidence
 from review.screens.lab import studies_declare as form
 from review.screens.lab import studies_disputes as disputes
+from review.screens.lab import studies_exchange as exchange
 from review.screens.lab import studies_progress as progress
 from review.screens.lab.studies_desk import Desk
 from review.screens.trust import trust_html
 from review.services import study_plans as plans
+from review.services.exchange import Exchange
 from review.services.house import House, build
 from review.services.study_plans import Wish
 from review.settings import Settings
@@ -198,3 +200,16 @@ def test_what_people_and_models_wrote_is_shown_as_text(judged: House) -> None:
     )
     assert "<img" not in shown
     assert shown.count("&lt;img") >= 12
+
+
+def test_a_study_goes_out_and_comes_in_and_a_wrong_line_is_named(judged: House, home: Any) -> None:
+    file = home / "spring.jsonl"
+    Exchange(judged.db).write(STUDY, file)
+    assert f"name={STUDY}&amp;form=votes.csv" in exchange.take_html(STUDY)
+    said = words(exchange.report_html(Exchange(judged.db).import_file(file, "From <Oslo>")))
+    assert "24 votes of 2 reviewers on 12 prompts and 2 arms" in said
+    assert "From &lt;Oslo&gt;" in said
+    assert "is called" in said
+    file.write_text(file.read_text() + '{"type": "vote", "reviewer": "Rita"}\n')
+    with pytest.raises(BadInput, match=rf"Line {len(file.read_text().splitlines())}:"):
+        Exchange(judged.db).import_file(file, "Broken")
