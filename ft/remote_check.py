@@ -18,7 +18,7 @@ DECODE = DecodeSpec(max_new_tokens=24)
 KEPT = "The server keeps the base and this adapter apart when both are asked at once."
 MIXED = (
     "The server mixes this adapter into the base's answers when both are asked at once, so comparisons would be wrong. "
-    "Start it with a --max-loras above the number of adapters, or with another build."
+    "Start it again with a larger --max-loras, or use another build of it."
 )
 STAYED = "The server's base answers what it answered at first; its weights cannot be looked at from here."
 OTHER = "The server's base answers otherwise than at first, to every question tried: another model may run there. Look at that server."

@@ -58,7 +58,7 @@ def serving(base: Path, log: Path, max_loras: int) -> Iterator[RemoteEngine]:
 
 @pytest.fixture(scope="module")
 def engine(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
-    with serving(base_folder, tmp_path_factory.mktemp("vllm") / "log", max_loras=2) as made:
+    with serving(base_folder, tmp_path_factory.mktemp("vllm") / "log", max_loras=8) as made:
         yield made
 
 
@@ -117,7 +117,7 @@ def test_the_server_lists_what_is_loaded(engine: RemoteEngine) -> None:
 
 
 def test_the_servers_own_mixing_is_found_at_load(base_folder: Path, tmp_path: Path) -> None:
-    """vLLM 0.32 on a CPU: with as many adapters as places, rows of the base are answered with the adapter in the last place."""
+    """vLLM 0.32 on a CPU: rows of the base that are answered beside an adapter get the one in the last of the places, if any."""
     with serving(base_folder, tmp_path / "log", max_loras=1) as made:
         before = text_of(made, BASE)
         with pytest.raises(Unavailable, match="--max-loras"):
