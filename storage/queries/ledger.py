@@ -121,8 +121,8 @@ def deck(session: Session, study: Study) -> list[Dealt]:
     return [Dealt(*row) for row in session.execute(query)]
 
 
-def topics(session: Session, answer_ids: Sequence[int]) -> list[tuple[int, int, int, str, str]]:
-    """(answer, arm, prompt, what the prompt is about, the answer's text) of single-turn prompts."""
+def topics(session: Session, answer_ids: Sequence[int]) -> list[tuple[int, int, int, str, str, str]]:
+    """(answer, arm, prompt, the question, its reference, the answer's text) of single-turn prompts."""
     query = (
         select(col(Answer.id), col(Answer.arm_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input), col(Prompt.reference),
                col(Prompt.history), col(Answer.text))
@@ -130,7 +130,7 @@ def topics(session: Session, answer_ids: Sequence[int]) -> list[tuple[int, int, 
         .where(col(Answer.id).in_(answer_ids))
     )  # fmt: skip
     return [
-        (answer, arm, prompt, f"{instruction}\n{said}\n{reference}", text)
+        (answer, arm, prompt, f"{instruction}\n{said}", reference, text)
         for answer, arm, prompt, instruction, said, reference, history, text in session.execute(query)
         if not history
     ]
