@@ -53,7 +53,16 @@
     if (trouble.out) tb.delayed("signed out");
     else draw.trouble(trouble.words ?? "Something went wrong. Load the page again.", "", trouble.again ? begin : null);
   };
-  const begin = () => tb.call("begin", {}).then((reply) => { tb.belongsTo(reply.who); show(reply.scene); }, lost);
+  let opened = false;
+  const begin = async () => {
+    try {
+      let reply = await tb.call("begin", {});
+      tb.belongsTo(reply.who);
+      if (!opened && tb.busy()) { await tb.idle(); reply = await tb.call("begin", {}); } // what this tab still held may have judged that pair
+      opened = true;
+      show(reply.scene);
+    } catch (trouble) { lost(trouble); }
+  };
 
   const practise = async (choice) => {
     if (at.explained || at.pending) return;
@@ -89,7 +98,7 @@
   const refused = (mine, trouble) => {
     Object.assign(mine, { choice: mine.settled, refused: true, wantsNext: false });
     if (mine === at) draw.status("Not saved. Go on with the next pair.", "bad");
-    lost(trouble);
+    if (trouble.out) lost(trouble); else draw.trouble(trouble.words, mine === at ? byId("tb-comment-text").value : "");
   };
 
   const vote = async (choice) => {
