@@ -1,4 +1,4 @@
-"""Files to take home: backups, whole studies, votes, boards. Each is made at the moment it is asked for, for those who may have it.
+"""Files to take home: backups, whole studies, votes, boards, exported models. Each is made when it is asked for, for those who may have it.
 
 An export of a study names arms and reviewers, so nobody who votes may have one. Must not know screens or models.
 """
@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
-from ft.errors import BadInput, Refused
+from ft.errors import BadInput, Conflict, Refused
 from review.guard import person_of
 from review.services.boards import board_csv, board_json
 from review.services.exchange import Exchange
+from review.services.exports import zipped
 from review.services.house import House
 from review.services.spreadsheets import csv_text
 
@@ -28,6 +29,15 @@ def add_downloads(app: FastAPI, house: House) -> None:
     def backup(request: Request, name: str) -> Response:
         _only(request, "Backups are for admins. Ask an admin for one.", "admin")
         return FileResponse(house.upkeep.backup(name), media_type="application/vnd.sqlite3", filename=name)
+
+    @app.get("/download/export/{export_id}")
+    def export(request: Request, export_id: str) -> Response:
+        """The files of a proved export as one zip, put together while it is sent."""
+        _only(request, "Exports of models are for engineers and admins.", "engineer", "admin")
+        view = house.exports.export(export_id)
+        if view.state != "finished":
+            raise Conflict("That export is not finished, so there is nothing to fetch yet.")
+        return _file(zipped(view.folder), f"{view.adapter}-{view.kind}.zip", "application/zip")
 
     @app.get("/download/study")
     def study(request: Request, name: str = "", form: str = "study") -> Response:
@@ -58,7 +68,7 @@ def _only(request: Request, words: str, *roles: str) -> None:
         raise Refused(words)
 
 
-def _file(lines: Iterator[str], name: str, kind: str) -> Response:
+def _file(lines: Iterator[str] | Iterator[bytes], name: str, kind: str) -> Response:
     """An attachment whose name is safe in a header and on any disk."""
     safe = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "tiebreak"
     return StreamingResponse(lines, media_type=kind, headers={"content-disposition": f'attachment; filename="{safe[-120:]}"'})

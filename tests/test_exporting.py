@@ -1,7 +1,9 @@
 """Exports prove themselves: what is given out answers token by token as base and adapter do, or it is not given out."""
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from ft.errors import BadInput, Conflict, NotFound, Unavailable
 from ft.scripted import ScriptedEngine
-from review.services.exports import KINDS
+from review.services.exports import KINDS, zipped
 from review.services.house import House, build
 from review.settings import Settings
 from storage.tables import Adapter
@@ -123,6 +125,10 @@ def test_an_export_is_made_beside_the_app_and_kept_until_deleted(house: House) -
     assert view.proof["agreement"] == 1.0
     assert (view.folder / "model.safetensors").exists()
     assert view.bytes > 1000
+    whole = io.BytesIO(b"".join(zipped(view.folder)))
+    with zipfile.ZipFile(whole) as archive:
+        assert archive.testzip() is None
+        assert archive.read("model.safetensors") == (view.folder / "model.safetensors").read_bytes()
     assert [each.id for each in house.exports.exports()] == [export_id]
     house.exports.delete(export_id, None)
     assert house.exports.exports() == []

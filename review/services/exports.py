@@ -3,6 +3,7 @@
 Must not know torch or screens.
 """
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,36 @@ class Exports:
                 if descriptor is not None:
                     os.close(descriptor)
         threading.Thread(target=process.wait, name=f"reap-{folder.name}", daemon=True).start()
+
+
+class _Passing(io.RawIOBase):
+    """Keeps what is written until it is taken: a zip needs no way back."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken, self._held = bytes(self._held), bytearray()
+        return taken
+
+
+def zipped(folder: Path) -> Iterator[bytes]:
+    """A folder's files as one zip, a piece at a time: neither memory nor disk holds it whole. Weights are not compressed."""
+    passing = _Passing()
+    with zipfile.ZipFile(passing, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[arg-type]
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            with path.open("rb") as source, archive.open(str(path.relative_to(folder)), "w", force_zip64=True) as target:
+                while piece := source.read(1 << 20):
+                    target.write(piece)
+                    yield passing.take()
+    yield passing.take()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.evidence import HEADLINES, TONES, flow
+from review.screens.lab.exporting import export_part
 from review.screens.lab.room import Room, choices
 from review.screens.parts import QUICK, SLOW, actions, acts, badge, block, count, empty_state, escape, heading, note, table, when
 
@@ -165,6 +166,7 @@ def build(house: "House") -> Room:
     heading("History")
     history = block(elem_id="promotion-history", min_height=24)
     rule = _rule(house)
+    exporting = export_part(house)
     places = [used, chosen, case, reason, put, back, base, history]
 
     def state(picked: str | None) -> list[Any]:
@@ -194,7 +196,12 @@ def build(house: "House") -> Room:
         return state(picked)
 
     chosen.input(look, [chosen], places, **QUICK)
-    return Room([*places, *rule.outputs], lambda person: [*state(None), *rule.show(person)])
+    outputs = [*places, *rule.outputs, *exporting.outputs]
+
+    def show(person: "UserView") -> list[Any]:
+        return [*state(None), *rule.show(person), *exporting.show(person)]
+
+    return Room(outputs, show, exporting.moving, exporting.live)
 
 
 def _decide(
