@@ -14,12 +14,13 @@ from sqlmodel import select
 from ft.errors import BadInput, Conflict, Refused
 from review.protocol.assignment import APART
 from review.protocol.ballots import Ballot, BlindPair, Rest
+from review.protocol.blinding import VOIDED
 from review.services.casting import SKIPPED
 from review.services.comparisons import ALREADY, NOT_YOURS, Comparisons
 from review.services.handing_out import NOT_NAMED
 from review.services.ledger import BREAK
 from storage.database import Database
-from storage.tables import Answer, Assignment, Prompt, Skip, Vote
+from storage.tables import Answer, Arm, Assignment, Prompt, Skip, Vote
 from tests.judging import House, cast, count, furnish, opened, pair
 from tests.topical import topical
 
@@ -158,6 +159,26 @@ def test_a_plain_pair_sets_an_answer_beside_one_to_another_question(judged: Hous
     good_left = [texts[a.left_answer_id].prompt_id == a.prompt_id for a in plain]
     assert len(plain) >= 6
     assert binomtest(sum(good_left), len(good_left)).pvalue > 0.001
+
+
+def test_the_human_agents_reply_may_be_the_good_one_and_a_plain_pair_taken_back_is_passed_over(db: Database) -> None:
+    house = topical(db, prompts=60, reviewers=1, without=True)
+    me = house.reviewers[0]
+    for _ in range(40):
+        found = pair(house)
+        with db.session() as session:
+            given = session.get(Assignment, found.assignment)
+        if given.kind == "gold":
+            break
+        cast(house, 0)
+    assert given.kind == "gold"
+    good = next(a for a in answers(db).values() if a.id in (given.left_answer_id, given.right_answer_id) and a.prompt_id == given.prompt_id)
+    with db.write() as session:
+        assert session.get(Arm, good.arm_id).kind == "human"
+        session.get(Answer, good.id).voided_at = 1.0
+    assert pair(house).assignment != found.assignment
+    with pytest.raises(Refused, match=VOIDED):
+        house.comparisons.vote(me, Ballot(found.assignment, "left", key="late"))
 
 
 def test_checks_are_in_no_number_and_are_exported_by_kind(judged: House) -> None:

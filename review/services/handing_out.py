@@ -96,9 +96,8 @@ class HandingOut:
             given = found.assignment if isinstance(found, _Waiting) else self._give(reviewer_id, found)
             if given:
                 with reading(self._db) as session:
-                    if isinstance(found, _Offer) or _still_waits(session, given):
+                    if isinstance(found, _Offer) or self._still_waits(session, found):
                         return show(session, found.study, given, found.progress)
-                self._ledgers.forget(found.study.id or 0)
             elif attempt % 20 == 0:
                 self._ledgers.forget(found.study.id or 0)
         raise Busy("Other reviewers were quicker each time. Try again in a moment.")
@@ -212,6 +211,18 @@ class HandingOut:
             return ""
         return assignment
 
+    def _still_waits(self, session: Session, found: _Waiting) -> bool:
+        """Not judged, skipped or voided in a way that the ledger missed; it learns what it missed."""
+        study_id = found.study.id or 0
+        if cast.latest_vote(session, found.assignment) or cast.skip(session, found.assignment):
+            self._ledgers.forget(study_id)
+            return False
+        if not cast.pair_texts(session, found.assignment).live:
+            with self._ledgers.lock:
+                self._ledgers.of(found.study).dead.add(found.assignment)
+            return False
+        return True
+
     def _not_free(self, session: Session, reviewer_id: int, offer: _Offer, key: str) -> bool:
         study_id = offer.study.id or 0
         if any(given.id not in offer.known for given in news.given_after(session, study_id, offer.mark, reviewer_id)):
@@ -242,11 +253,6 @@ class HandingOut:
             names = [part for name in given for part in (name, name.rsplit("/", 1)[-1])]
             self._telling[study_id] = telling(names, rows.subject_texts(session, study))
         return self._telling[study_id]
-
-
-def _still_waits(session: Session, assignment: str) -> bool:
-    """Not judged or skipped in a way that the ledger missed."""
-    return cast.latest_vote(session, assignment) is None and cast.skip(session, assignment) is None
 
 
 def show(session: Session, study: Study, assignment: str, progress: Progress) -> BlindPair:

@@ -125,6 +125,7 @@ class Ledger:
     live: dict[int, int] = field(default_factory=dict)  # answer -> arm
     labels: dict[int, tuple[str, ...]] = field(default_factory=dict)  # prompt -> what it is about
     plain: list[tuple[int, int, int]] = field(default_factory=list)  # (prompt, good answer, bad answer)
+    dead: set[str] = field(default_factory=set)  # plain pairs given, of which an answer was taken back
     marks: tuple[float, float, float] = (-1.0, -1.0, -1.0)
     _state: tuple[int, int, int] = (-1, -1, -1)
     _taken: Counter[str] = field(default_factory=Counter)
@@ -179,6 +180,8 @@ class Ledger:
         return (1.0, 0.0) if (meeting := self.meeting(entry)) and won == meeting[0] else (0.0, 1.0)
 
     def is_live(self, entry: Entry) -> bool:
+        if entry.kind == "gold":  # may show an answer of another arm
+            return entry.id not in self.dead
         return entry.left in self.live and entry.right in self.live
 
     def _deal(self, session: Session, study: Study) -> None:
@@ -266,12 +269,15 @@ def _pairs(dealt: Iterable[news.Dealt], identical: set[tuple[int, int]]) -> list
 
 
 def _plain(session: Session, dealt: list[news.Dealt]) -> list[tuple[int, int, int]]:
-    """Plain pairs of a study, from a fixed random part of its answers: the same ones whenever the deck is the same."""
+    """Plain pairs of a study, from a fixed random part of its answers: the same ones whenever the deck is the same. What the human agent
+    wrote may be the good answer, whether or not the study compares it."""
     rng = random.Random(len(dealt))
     some = rng.sample(dealt, min(len(dealt), 4 * PLAIN_PAIRS))
-    found = [Plain(*row) for row in news.topics(session, [d.answer for d in some])]
-    rng.shuffle(found)
-    return [(good.prompt, good.answer, bad.answer) for good, bad in plain_pairs(found, found[::-1], PLAIN_PAIRS)]
+    bads = [Plain(*row) for row in news.topics(session, [d.answer for d in some])]
+    human = news.human_answers(session, sorted({d.prompt for d in some}))
+    goods = [*(Plain(*row) for row in news.topics(session, human)), *bads]
+    rng.shuffle(goods)
+    return [(good.prompt, good.answer, bad.answer) for good, bad in plain_pairs(goods, bads, PLAIN_PAIRS)]
 
 
 class Ledgers:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Float, func, literal_column, select
 from sqlmodel import Session, col
 
-from storage.tables import Answer, Assignment, IdenticalPair, Prompt, Skip, Study, StudyArm, StudyReviewer, Vote
+from storage.tables import Answer, Arm, Assignment, IdenticalPair, Prompt, Skip, Study, StudyArm, StudyReviewer, Vote
 
 LOOK_BACK = 5.0  # seconds, where rows have no number of their own: clocks of several machines differ
 
@@ -134,6 +134,16 @@ def topics(session: Session, answer_ids: Sequence[int]) -> list[tuple[int, int, 
         for answer, arm, prompt, instruction, said, reference, history, text in session.execute(query)
         if not history
     ]
+
+
+def human_answers(session: Session, prompt_ids: Sequence[int]) -> list[int]:
+    """The live answers that human agents gave to the prompts."""
+    query = (
+        select(col(Answer.id))
+        .join(Arm, col(Arm.id) == col(Answer.arm_id))
+        .where(col(Arm.kind) == "human", col(Answer.prompt_id).in_(prompt_ids), col(Answer.voided_at).is_(None))
+    )
+    return list(session.scalars(query))
 
 
 def studies_judged_since(session: Session, reviewer_id: int, since: float) -> list[int]:
