@@ -14,7 +14,7 @@ import pytest
 
 from ft.errors import BadInput, Refused
 from ft.specs import TrainSpec
-from review.protocol.ballots import Ballot, BlindPair, Rest
+from review.protocol.ballots import PRACTICE, Ballot, BlindPair, Rest
 from review.protocol.training_pairs import TRAINING_PAIRS
 from review.screens import drawing, parts, theme
 from review.screens.lab import data, retrain
@@ -159,6 +159,7 @@ def test_a_pair_goes_to_the_page_as_it_is_and_nothing_is_added() -> None:
 
 
 def test_a_practice_pair_does_not_bring_its_solution() -> None:
+    assert len(TRAINING_PAIRS) == PRACTICE
     for training in TRAINING_PAIRS:
         sent = json.dumps(practice_scene(training), ensure_ascii=False)
         assert training.explanation not in sent

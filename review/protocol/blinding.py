@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
+from review.protocol.ballots import EMPTY as EMPTY
+
 T = TypeVar("T")
-EMPTY = "(empty answer)"
 SPEAKERS = {"user": "Customer", "assistant": "We answered"}
 VOIDED = "This pair cannot be compared and was set aside. Go on with the next pair."
 

@@ -3,8 +3,7 @@
 Everything here is the same for every pair and every person. Must not know services, people or pairs.
 """
 
-from review.protocol.ballots import MAX_COMMENT, MAX_CORRECTION, MAX_REASON
-from review.protocol.blinding import EMPTY
+from review.protocol.ballots import EMPTY, MAX_COMMENT, MAX_CORRECTION, MAX_REASON
 from review.screens.parts import escape
 
 VOTES: tuple[tuple[str, str, str, str], ...] = (

@@ -6,8 +6,7 @@ A pair is exactly its BlindPair: there is no field here for what a BlindPair doe
 from dataclasses import asdict
 from typing import Any
 
-from review.protocol.ballots import BlindPair, Rest, Voted
-from review.protocol.training_pairs import TRAINING_PAIRS, TrainingPair
+from review.protocol.ballots import PRACTICE, BlindPair, Rest, TrainingPair, Voted
 
 
 def scene_of(found: BlindPair | Rest) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def practice_scene(pair: TrainingPair) -> dict[str, Any]:
     return {
         "stage": "practice",
         "number": pair.number,
-        "of": len(TRAINING_PAIRS),
+        "of": PRACTICE,
         "prompt": pair.prompt,
         "left": pair.left,
         "right": pair.right,
