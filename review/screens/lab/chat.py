@@ -11,7 +11,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from ft.specs import DecodeSpec
-from review.screens.lab import compare
+from review.screens.lab import blind_chat
 from review.screens.lab.room import Room, choices
 from review.screens.lab.talking import EVERY, STREAMS, exchange_html, talking_arms, until_ready
 from review.screens.parts import actions, acts, block, empty_state, heading
@@ -30,7 +30,7 @@ def build(house: "House") -> Room:
         with gr.Tab("With names", id="named", elem_id="chat-named"):
             named = _named(house)
         with gr.Tab("Blind, for practice", id="blind", elem_id="chat-blind"):
-            blind = compare.build(house)
+            blind = blind_chat.build(house)
 
     def show(person: "UserView") -> list[Any]:
         return [*named.show(person), *blind.show(person)]
