@@ -66,7 +66,7 @@ def add_adapter(house: "House") -> None:
         known = ADAPTER in queries.names_taken(session)
     if not known:
         house.adapters.register(FOLDER / "adapter", ADAPTER, None, title=TITLE)
-    house.adapters.use(ADAPTER, None)
+    house.adapters.use(ADAPTER, None, "It comes with the demo.")
     house.answers.ensure_arms()
 
 

@@ -110,7 +110,7 @@ def test_nothing_goes_into_use_by_itself_until_a_rule_is_declared(house: House, 
     assert promotions.consider() is None
     promotions.declare(PromotionRule(automatic=True), house.engineer)
     assert promotions.consider() == "tuned-v3"
-    assert promotions.history()[0].by == "the rule"
+    assert promotions.history()[0].by == "the declared rule"
     promotions.roll_back(house.engineer)
     assert promotions.consider() is None, "what a person took back stays back"
     with pytest.raises(BadInput, match="max_worse is -1"):

@@ -12,6 +12,7 @@ from typing import Any
 from sqlmodel import Session
 
 from ft.errors import BadInput, Conflict, NotFound, Refused
+from ft.metrics import METRIC_TITLES
 from review.protocol.verdict import Verdict
 from review.services.adapters import Adapters, AdapterView
 from review.services.boards import Boards, Difference
@@ -37,7 +38,7 @@ class PromotionRule:
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
-    """Paired differences on one test set, metric -> new minus other."""
+    """Paired differences on one test set, title of the metric -> new minus other."""
 
     set_name: str
     versus_base: dict[str, Difference]
@@ -155,9 +156,9 @@ class Promotions:
     def history(self) -> list[PromotionView]:
         """Newest first."""
         with reading(self._db) as session:
-            return [
-                PromotionView(r.id, r.adapter or BASE, r.by or "the rule", r.reason, r.at, r.evidence) for r in rows.promotions(session)
-            ]
+            found = rows.promotions(session)
+        unnamed = {True: "the declared rule", False: "the command line"}
+        return [PromotionView(r.id, r.adapter or BASE, r.by or unnamed["rule" in r.evidence], r.reason, r.at, r.evidence) for r in found]
 
     def rule(self) -> PromotionRule:
         with reading(self._db) as session:
@@ -187,7 +188,7 @@ class Promotions:
             shipped = any(line.state == "closed" and line.verdict.kind == "ship" for line in case.studies)
             enough = case.got_worse.complete and len(case.got_worse.worse) <= rule.max_worse
             if shipped and enough and case.integrity.ok and not case.forbidden:
-                self._put(name, None, "By the declared rule.", _evidence(case))
+                self._put(name, None, "By the declared rule.", _evidence(case) | {"rule": True})
                 return name
         return None
 
@@ -203,7 +204,7 @@ class Promotions:
 
     def _scores(self, sets: Sequence[str], name: str, used: str) -> Iterator[ScoreLine]:
         for each in sets:
-            to_base, to_used = (self._boards.differences(each, "test", name, other) for other in (BASE, used))
+            to_base, to_used = (_titled(self._boards.differences(each, "test", name, other)) for other in (BASE, used))
             yield ScoreLine(each, to_base, to_used if used != BASE else {})
 
     def _verdicts(self, name: str, used: str) -> Iterator[StudyLine]:
@@ -218,6 +219,10 @@ class Promotions:
     def _put(self, name: str | None, by: int | None, reason: str, evidence: dict[str, Any]) -> PromotionView:
         self._adapters.use(name, by, reason, evidence)
         return self.history()[0]
+
+
+def _titled(found: dict[str, Difference]) -> dict[str, Difference]:
+    return {METRIC_TITLES[metric]: difference for metric, difference in found.items()}
 
 
 def _doubts(case: Case) -> Iterator[str]:

@@ -150,12 +150,12 @@ def _sweeping(house: "House") -> Room:
         plan = gr.Button("What would it take?", elem_id="sweep-plan")
         start = gr.Button("Start the sweep", variant="primary", elem_id="sweep-start")
     listing = block(elem_id="sweep-list", min_height=40)
-    with actions():
+    with gr.Row(visible=False, elem_classes=["tb-actions"]) as going:
         sweep = gr.Dropdown([], label="Sweep", elem_id="sweep-chosen")
         run = gr.Dropdown([], label="Run to go on with (the best first)", elem_id="sweep-run", scale=2)
         choose = gr.Button("Go on with this run", elem_id="sweep-choose")
         cancel = gr.Button("Cancel the sweep", variant="stop", elem_id="sweep-cancel")
-    asked, places = [name, ranks, rates, epochs], [listing, sweep, run]
+    asked, places = [name, ranks, rates, epochs], [listing, sweep, run, going]
 
     def grid(values: tuple[str, ...]) -> dict[str, list[float]]:
         named = zip(("rank", "learning_rate", "epochs"), ("Ranks", "Learning rates", "Epochs"), values[1:], strict=True)
@@ -166,7 +166,12 @@ def _sweeping(house: "House") -> Room:
         names = [str(one.id) for one in found]
         now = next((one for one in found if str(one.id) == picked), found[0] if found else None)
         ends = sorted((r for r in now.runs if r.status == "finished"), key=lambda r: r.run != now.best) if now else []
-        return [sweeps_html(found), choices(names, str(now.id) if now else None), choices([f"{r.name} · {r.run}" for r in ends])]
+        return [
+            sweeps_html(found),
+            choices(names, str(now.id) if now else None),
+            choices([f"{r.name} · {r.run}" for r in ends]),
+            gr.Row(visible=bool(found)),
+        ]
 
     @acts(house, "engineer", "admin")
     def plan_sweep(person: "UserView", *values: str) -> str:

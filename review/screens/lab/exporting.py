@@ -45,15 +45,16 @@ def export_part(house: "House") -> Room:
         form = gr.Dropdown(list(FORMS), value=next(iter(FORMS)), label="Form", elem_id="export-form")
         start = gr.Button("Export", variant="primary", elem_id="export-start")
     listing = block(elem_id="export-list", min_height=40)
-    with actions():
+    with gr.Row(visible=False, elem_classes=["tb-actions"]) as done:
         old = gr.Dropdown([], label="Export", elem_id="export-chosen")
         delete = gr.Button("Delete this export", variant="stop", elem_id="export-delete")
-    places = [adapter, listing, old]
+    places = [adapter, listing, old, done]
 
     def state() -> list[Any]:
         found = house.exports.exports()
         names = [one.name for one in reversed(house.adapters.adapters()) if one.status == "registered"]
-        return [choices(names, house.adapters.in_use()), exports_html(found), choices([one.id for one in found if one.state != "running"])]
+        ended = [one.id for one in found if one.state != "running"]
+        return [choices(names, house.adapters.in_use()), exports_html(found), choices(ended), gr.Row(visible=bool(ended))]
 
     @acts(house, "engineer", "admin")
     def start_export(person: "UserView", name: str | None, shape: str | None) -> list[Any]:

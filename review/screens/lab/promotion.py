@@ -45,7 +45,7 @@ def _headline(case: "Case") -> str:
         words = f"<p>Reviewers prefer it to {escape(case.got_worse.old)}, nothing got worse, and it is what it says it is.</p>"
         mark = badge("In use" if now else "Nothing speaks against it", "good")
     else:
-        words = "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in case.against) + "</ul>"
+        words = '<ul class="tb-rule">' + "".join(f"<li>{escape(line)}</li>" for line in case.against) + "</ul>"
         mark = badge(f"{count(len(case.against), 'point')} to look at first", "warn")
     title = f'<b dir="auto">{escape(case.adapter.name)}</b> in place of <b dir="auto">{escape(case.got_worse.old)}</b>'
     return f'<section class="tb-card"><h2>{mark} {title}</h2>{words}</section>'
@@ -75,7 +75,9 @@ def _scores(case: "Case") -> str:
         return title + empty_state("Not scored on a test set yet.", "Answer and score it under Answers.")
     hint = "Difference on the same test prompts, with its 95 % range. They count shared words: a hint, no proof."
     words = f'<p class="tb-muted tb-small">{hint}</p>'
-    return title + words + table(["Test set", "Measure", "Against the base", "Against what is in use"], rows, "Differences in scores")
+    used = any(line.versus_used for line in case.scores)
+    headings = ["Test set", "Measure", "Against the base", *(["Against what is in use"] if used else [])]
+    return title + words + table(headings, [row[: len(headings)] for row in rows], "Differences in scores")
 
 
 def _score_rows(line: "ScoreLine") -> list[list[str]]:
