@@ -100,7 +100,8 @@ def resume(folder: Path, *, by_itself: bool = False) -> None:
     Raises Conflict where there is nothing to resume.
     """
     with contextlib.ExitStack() as held:
-        if _take_for(held, folder / "lock", wait=0.05) is None:
+        leaving = read_status(folder).get("status") in ("paused", "failed")  # it has said its last word and is about to let go
+        if _take_for(held, folder / "lock", wait=GRACE if leaving else 0.05) is None:
             raise Conflict(f"Run {folder.name} is training. There is nothing to resume.")
         raw = read_status(folder)
         status = raw.get("status")

@@ -376,7 +376,9 @@ def test_quantised_runs_learn(home: Path, tiny: BaseChoice, quantisation: str) -
 def test_four_steps_on_the_real_base_lower_the_loss(home: Path, base_folder: Path) -> None:
     answer = "Open Settings > Doors > Reset, then wait."
     rows = [{"instruction": f"How do I reset door {n}?", "input": "", "output": answer} for n in range(8)]
-    spec = TrainSpec(name="t", lora=LoraSpec(rank=8, alpha=16), learning_rate=1e-3, max_steps=4, batch_size=2, accumulation=1, warmup=0)
+    spec = TrainSpec(
+        name="t", lora=LoraSpec(rank=8, alpha=16), learning_rate=1e-3, max_steps=4, batch_size=2, accumulation=1, warmup=0, samples=0
+    )  # fmt: skip
     folder, _, events = fitted(home, spec, BaseChoice(str(base_folder), str(home)), rows, rows[:1])
     losses = [event.data["loss"] for event in of(events, "train")]
     assert losses[-1] < losses[0]

@@ -130,6 +130,7 @@ def test_a_scored_adapter_is_looked_at_for_what_got_worse_and_waits_for_people(h
     (study,) = house.studies.studies()
     assert (study.name, study.state) == ("helper against base", "draft")
     assert house.adapters.in_use() is None, "nothing goes into use by itself"
+    assert house.promotions.ask("helper", None) == 0, "everything is answered"
     assert view.message.count("stopped") == 0
     for _ in range(3):
         house.training.sync()
@@ -429,7 +430,8 @@ def test_going_on_from_an_adapter_takes_its_settings_along(house: House, trained
     synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "scored")
     spec = QUICK.with_(name="on", start_from="helper", lora=LoraSpec(rank=32, alpha=64, dropout=0.1))
     snapshot = house.library.snapshot().id
-    assert any("goes on from helper" in note for note in house.training.check(snapshot, spec).notes)
+    found = house.training.check(snapshot, spec)
+    assert any("goes on from helper" in note for note in found.notes), found
     run_id = house.training.start(snapshot, spec, None)
     kept = house.training.run(run_id).spec.lora
     assert (kept.rank, kept.alpha, kept.dropout) == (2, 4, 0.1)

@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, db: Database, home: Path, library: Library, base: BaseChoice, after: AfterTraining | None = None) -> None:
         self._db, self._library, self._base, self._after = db, library, base, after
-        self._folder = home / "runs"
+        self._folder, self._adapters = home / "runs", home / "adapters"
 
     def defaults(self) -> TrainSpec:
         return TrainSpec(accumulation=1)
@@ -109,9 +109,10 @@ class Training:
             found = queries.adapter_named(session, spec.start_from)
         if found is None:
             raise NotFound(f"There is no adapter {spec.start_from} to go on from. Choose one of the list, or begin fresh.")
-        if found.status != "registered" or not (Path(found.folder) / "adapter_model.safetensors").exists():
+        folder = self._adapters / found.folder
+        if found.status != "registered" or not (folder / "adapter_model.safetensors").exists():
             raise Conflict(f"The adapter {spec.start_from} cannot be used now. Choose another to go on from, or begin fresh.")
-        return spec.with_(lora=lora_of(found, spec.lora)), Path(found.folder)
+        return spec.with_(lora=lora_of(found, spec.lora)), folder
 
     def runs(self) -> list[RunView]:
         """Newest first, without curves and log."""

@@ -1,8 +1,12 @@
 """Retraining as an engineer meets it: mistakes named, tokens shown, a run that outlives browser and app. A tiny base, trained for real."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,25 @@ from review.services.house import build, open_database
 from review.services.people import People
 from review.settings import Settings
 from tests.browser.conftest import Running, free_port
+from tests.conftest import ROOT
 from tests.trainable import tiny_base
 
 pytestmark = [pytest.mark.browser]
 SECONDS = 120_000
+
+
+class Bare(Running):
+    """The app without the demo, so without links printed."""
+
+    def start(self) -> "Bare":
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TIEBREAK_")}
+        env |= {"TIEBREAK_HOME": str(self.home), "TIEBREAK_PORT": str(self.port), "TIEBREAK_DEMO": "0", **self.env}
+        log = (self.home / "app.log").open("a+")
+        self.process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log, text=True)
+        while not self._answers():
+            assert self.process.poll() is None, self.printed()
+            time.sleep(0.05)
+        return self
 
 
 @pytest.fixture
@@ -35,7 +54,7 @@ def site(home: Path) -> Iterator[Running]:
     house.library.import_file(file, "doors", approve=True)
     People(db).add("Erik", "engineer")
     db.close()
-    running = Running(home, free_port(), {"TIEBREAK_BASE": str(base), "TIEBREAK_ENGINE": "scripted"})
+    running = Bare(home, free_port(), {"TIEBREAK_BASE": str(base), "TIEBREAK_ENGINE": "scripted"})
     yield running.start()
     running.stop()
 
