@@ -99,7 +99,7 @@ def warnings(spec: TrainSpec, rows: int = 0) -> list[str]:
         (bool(rows) and rows < 200 and passes > 5, f"About {passes:.0f} passes over {rows} examples learn them by heart. 2 or 3 do."),
         (spec.patience == 0 and passes > 3, "Stopping early is off: nothing ends the run when it learns by heart. The best step is "
          "kept all the same."),
-        (bool(rows) and 0 < steps < 10, f"The whole run has about {max(1, round(steps))} steps: hardly anything is learnt. Lower the batch or "
+        (bool(rows) and 0 < steps < 10, f"The run has about {max(1, round(steps))} steps: hardly anything is learnt. Lower the batch or "
          "its accumulation, or take more passes."),
         (spec.batch_size * spec.accumulation > 64 and bool(rows) and rows < 2000, f"{spec.batch_size * spec.accumulation} examples a step "
          "are many for so little data. 8 to 16 are usual."),
