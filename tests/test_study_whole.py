@@ -21,11 +21,16 @@ from review.services.exchange import Exchange, recount
 from review.services.studies import Studies
 from review.services.study_views import StudyResult
 from storage.database import Database
-from storage.tables import Adjudication, Answer, Assignment, Audit, Guess, Prompt, ReviewerDecision, User, Vote
+from storage.tables import Adjudication, Answer, Arm, Assignment, Audit, Guess, Prompt, ReviewerDecision, Study, User, Vote
 from tests.judging import Clock, House, count, furnish
 
-TOPICS = ("printer paper tray", "password reset mail", "invoice address change", "camera firmware update", "router signal strength",
-          "calendar invitation missing", "keyboard layout setting", "backup schedule folder")  # fmt: skip
+TOPICS = {
+    "printer paper tray": "rollers jammed corner sheet", "password mail": "expired token spam junk",
+    "invoice address": "billing profile owner vatid",
+    "camera firmware": "flash cardslot charger bootloader", "router signal": "antenna channel walls repeater",
+    "calendar invitation": "timezone organiser declined guests", "keyboard layout": "umlaut qwertz region locale",
+    "backup schedule": "nightly archive retention vault",
+}  # fmt: skip
 
 
 @dataclass
@@ -41,11 +46,11 @@ def furnished(db: Database, reviewers: int, prompts: int = 48) -> House:
         session.execute(text("DROP TRIGGER keep_prompt_text"))
         session.execute(text("DROP TRIGGER keep_answer_text"))
         for at, prompt in enumerate(session.exec(select(Prompt).order_by(Prompt.id))):  # type: ignore[arg-type]
-            topic = TOPICS[at % len(TOPICS)]
-            prompt.instruction, prompt.input, prompt.reference = f"No {at}: {topic}?", "", f"About {topic}."
+            topic, solution = list(TOPICS.items())[at % len(TOPICS)]
+            prompt.instruction, prompt.input, prompt.reference = f"No {at}: {topic}?", "", f"{solution}."
             prompt.tags = [topic.split()[0]]
             for answer in session.exec(select(Answer).where(Answer.prompt_id == prompt.id)):
-                answer.text = f"{answer.text} It is about the {topic}, number {at}."
+                answer.text = f"{answer.text} It is about the {topic}, number {at}: {solution}."
     return house
 
 
@@ -243,6 +248,37 @@ def vars_of(result: StudyResult) -> dict[str, Any]:
         result, study=replace(result.study, id=0, state="", closed_at=None), arms=tuple(replace(a, kind="", title="") for a in result.arms)
     )
     return {name: getattr(plain, name) for name in plain.__dataclass_fields__}
+
+
+def test_a_plain_pair_with_an_answer_of_an_arm_outside_the_study_goes_along(room: Room, db: Database, tmp_path: Path) -> None:
+    """The human agent's own reply may be the good answer of a plain pair, in a study that does not compare it."""
+    with db.write() as session:
+        session.add(Arm(id=99, name="human", kind="human", settings_hash="human"))
+        session.flush()
+        one, other = session.exec(select(Prompt)).all()[:2]
+        good, bad = (
+            Answer(arm_id=99, prompt_id=one.id, text="Right."),
+            session.exec(select(Answer).where(Answer.prompt_id == other.id)).first(),
+        )
+        session.add(good)
+        session.flush()
+        assert bad
+        reviewer, study = room.house.reviewers[0], session.exec(select(Study)).one()
+        session.add(Assignment(id="plain", study_id=study.id, reviewer_id=reviewer, prompt_id=one.id, left_answer_id=bad.id,
+                               right_answer_id=good.id, pair_key=f"{bad.id}-{good.id}", kind="gold"))  # fmt: skip
+        session.flush()
+        session.add(Vote(id="v", assignment_id="plain", reviewer_id=reviewer, choice="right", request_key="plain", seconds=20))
+    shown = room.house.studies.result("winter")
+    path = tmp_path / "winter.jsonl"
+    Exchange(db).write("winter", path)
+    assert recount(path) == numbers(shown)
+    assert [arm.arm for arm in shown.arms] == ["base", "tuned-v3"]
+    report = Exchange(db).import_file(path, "again")
+    again = room.house.studies.result(report.study)
+    assert (again.votes, again.verdict, len(again.arms)) == (shown.votes, shown.verdict, 2)
+    assert {row["plain"] for row in room.house.comparisons.export_votes("again") if "human" in (row["left_arm"], row["right_arm"])} == {
+        "right"
+    }
 
 
 def test_exported_votes_say_what_counts_and_why_not(room: Room, db: Database) -> None:
