@@ -43,6 +43,7 @@ def program(serve: Callable[..., None]) -> typer.Typer:
     app.add_typer(bases.app, name="base")
     app.command("promote")(promotion.promote)
     app.command("rollback")(promotion.rollback)
+    app.command("worse")(promotion.worse)
     app.add_typer(exports.app, name="export")
     app.command("integrity")(integrity.integrity)
     app.add_typer(jobs.app, name="jobs")

@@ -48,6 +48,28 @@ def _show(case: "Case") -> None:
         say(f"  worse, {worse.group}: {' '.join(worse.prompt.split())[:80]}  ({worse.why})")
 
 
+def worse(
+    name: Annotated[str, typer.Argument(help="Adapter to look at.")],
+    against: Annotated[str, typer.Option(help="Arm to compare with. Default: what is in use, or the base.")] = "",
+    ask: Annotated[bool, typer.Option("--ask", help="First queue the answers that are missing, and gather good answers to keep.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What an adapter does worse: general questions, and good answers that must stay good."""
+    with house() as open_house:
+        if ask:
+            queued = open_house.promotions.ask(name, by=None)
+            say(f"{queued} answering jobs are queued; a running app does them." if queued else "Every question is answered already.")
+        used = open_house.adapters.in_use() or "base"
+        found = open_house.keeping.compare(name, against or (used if used != name else "base"))
+    if as_json:
+        emit_json(found)
+        return
+    rows = [(group.name, group.total, group.old_good, group.new_good, group.worse) for group in found.groups]
+    table(("subject", "prompts", f"good with {found.old}", f"good with {found.new}", "got worse"), rows, "Nothing is answered yet: --ask.")
+    for each in found.worse:
+        say(f"\n{each.group}: {' '.join(each.prompt.split())[:120]}\n  {each.why}\n  before: {each.old[:300]}\n  now:    {each.new[:300]}")
+
+
 def rollback(reason: Reason = "") -> None:
     """Take the last promotion back: what was in use before is in use again."""
     with house() as open_house:

@@ -143,7 +143,7 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     answers = Answers(db, on_demand, adapters, remotes)
     base = BaseChoice(settings.base, str(settings.home / "bases"), settings.device, settings.dtype)
     studies, keeping = Studies(db), Keeping(db)
-    promotions = Promotions(db, adapters, studies, boards, keeping)
+    promotions = Promotions(db, adapters, studies, boards, keeping, answers)
     verdicts = Verdicts(keeping, promotions, Cards(db, settings.home, boards, keeping))
     training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards, verdicts))
     return House(

@@ -15,6 +15,7 @@ from ft.errors import BadInput, Conflict, NotFound, Refused
 from ft.metrics import METRIC_TITLES
 from review.protocol.verdict import Verdict
 from review.services.adapters import Adapters, AdapterView
+from review.services.answers import Answers
 from review.services.boards import Boards, Difference
 from review.services.faults import reading, writing
 from review.services.keeping import Keeping, WhatGotWorse
@@ -22,6 +23,7 @@ from review.services.studies import Studies
 from storage.database import Database
 from storage.queries import arms as arm_rows
 from storage.queries import promotions as rows
+from storage.queries import training
 from storage.queries.people import audit
 
 BASE = "base"
@@ -97,8 +99,13 @@ class PromotionView:
 
 
 class Promotions:
-    def __init__(self, db: Database, adapters: Adapters, studies: Studies, boards: Boards, keeping: Keeping) -> None:
+    """`answers` lets the arms answer what must not get worse; without it that is left to others."""
+
+    def __init__(
+        self, db: Database, adapters: Adapters, studies: Studies, boards: Boards, keeping: Keeping, answers: Answers | None = None
+    ) -> None:
         self._db, self._adapters, self._studies, self._boards, self._keeping = db, adapters, studies, boards, keeping
+        self._answers = answers
 
     def case(self, name: str) -> Case:
         """Raises NotFound for an adapter that is not registered."""
@@ -120,6 +127,23 @@ class Promotions:
             forbidden=f"{name} is in quarantine: {adapter.status_reason}" if adapter.status != "registered" else "",
         )
         return Case(**{each: getattr(case, each) for each in case.__slots__} | {"against": tuple(_doubts(case))})
+
+    def ask(self, name: str, by: int | None) -> int:
+        """Let the adapter and what it would replace answer the general questions and the keep-list, good answers gathered first.
+
+        Returns how many answering jobs were queued: none where nothing is missing. Raises NotFound.
+        """
+        self._adapters.adapter(name)
+        used = self._adapters.in_use() or BASE
+        self._keeping.gather(by)
+        queued = 0
+        for set_name in self._keeping.sets(by):
+            with reading(self._db) as session:
+                missing = [arm for arm in (name, used if used != name else BASE) if training.unanswered_by(session, arm, set_name)]
+            if missing and self._answers:
+                self._answers.start(set_name, "test", missing, by)
+                queued += 1
+        return queued
 
     def promote(self, name: str, by: int | None, reason: str = "") -> PromotionView:
         """Put an adapter in use, keeping what the page showed. Raises Conflict where it is in use, Refused for one in quarantine."""

@@ -160,6 +160,8 @@ def build(house: "House") -> Room:
     used = block(elem_id="promotion-used", min_height=24)
     chosen = gr.Dropdown([], label="Adapter to look at", elem_id="promotion-chosen")
     case = block(elem_id="promotion-case", min_height=120)
+    with actions():
+        ask = gr.Button("Look for what got worse", elem_id="promotion-ask")
     reason = gr.Textbox(label="Why (optional, kept with the decision)", max_length=2000, elem_id="promotion-reason")
     with actions():
         put = gr.Button("Put it in use", variant="primary", elem_id="promotion-put")
@@ -197,7 +199,16 @@ def build(house: "House") -> Room:
     def look(person: "UserView", picked: str | None) -> list[Any]:
         return state(picked)
 
+    @acts(house, "engineer", "admin")
+    def look_for_worse(person: "UserView", picked: str | None) -> list[Any]:
+        if not picked:
+            raise BadInput("No adapter is chosen. Choose one from the list first.")
+        queued = house.promotions.ask(picked, person.id)
+        note("The questions are being answered; see Answers for how far." if queued else "Every question is answered already.")
+        return state(picked)
+
     chosen.input(look, [chosen], places, **QUICK)
+    ask.click(look_for_worse, [chosen], places, **SLOW)
     outputs = [*places, *rule.outputs, *exporting.outputs]
 
     def show(person: "UserView") -> list[Any]:
