@@ -18,7 +18,7 @@ from review.protocol.blinding import VOIDED
 from review.services.casting import SKIPPED
 from review.services.comparisons import ALREADY, NOT_YOURS, Comparisons
 from review.services.handing_out import NOT_NAMED
-from review.services.ledger import BREAK
+from review.services.shelves import BREAK
 from storage.database import Database
 from storage.tables import Answer, Arm, Assignment, Prompt, Skip, Vote
 from tests.judging import House, cast, count, furnish, opened, pair

@@ -18,7 +18,8 @@ from review.protocol.ballots import BlindPair, Rest
 from review.protocol.blinding import EMPTY, draw_sides, identity_words, new_id, prompt_text, shown_text, telling
 from review.services.casting import check_reviewer
 from review.services.faults import reading, writing
-from review.services.ledger import HELD, Ledger, Ledgers, Shelf
+from review.services.ledger import HELD, Ledger, Ledgers
+from review.services.shelves import Shelf
 from review.services.studies import identical_row
 from storage.database import Database
 from storage.errors import Duplicate

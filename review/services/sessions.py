@@ -12,7 +12,8 @@ from review.protocol.ballots import Reward
 from review.protocol.settled import Judged, agreement, told
 from review.services.casting import check_reviewer
 from review.services.faults import reading
-from review.services.ledger import Entry, Ledger, Ledgers
+from review.services.ledger import Ledger, Ledgers
+from review.services.shelves import Entry
 from storage.database import Database
 from storage.queries import ledger as news
 from storage.tables import Study
