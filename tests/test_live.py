@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ft.engine import BASE, Request
-from ft.errors import BadInput, Conflict
+from ft.errors import BadInput, Conflict, Unavailable
 from ft.scripted import ScriptedEngine
 from ft.specs import DecodeSpec
 from review.services.chat import Voice, chat
@@ -82,7 +82,7 @@ def test_a_conversation_goes_on_on_the_same_sides_each_with_its_own_words() -> N
 
 
 def test_sides_are_drawn_afresh_for_each_conversation() -> None:
-    drawn = Counter()
+    drawn: Counter[str] = Counter()
     for _ in range(120):
         live = talk()
         drawn[steps(live, "x")[-1].turns[0].left.split()[0]] += 1
@@ -111,6 +111,16 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_drawn(question: str,
     with pytest.raises(BadInput, match=words):
         live.ask(question, arms, DECODE)
     assert live.shown() == Shown((), False)
+
+
+def test_what_stops_both_before_they_begin_is_said_as_it_is() -> None:
+    live = talk()
+
+    def refuse(said: Any, decode: Any = None) -> Any:
+        raise Unavailable("The model is being changed. Ask again in a minute.")
+
+    live.answers.converse = refuse  # type: ignore[method-assign]
+    assert steps(live, "x")[-1] == Shown((), False, remark="The model is being changed. Ask again in a minute.")
 
 
 def test_an_empty_answer_is_said_and_not_left_blank() -> None:

@@ -103,9 +103,14 @@ class LiveCompare:
     def _answers_to(self, question: str, decode: DecodeSpec) -> Iterator[Shown]:
         turn = Turn(question)
         yield Shown((*self._turns, turn), True)
+        said = {side: (arm, self._said(side, question)) for side, arm in zip(("left", "right"), self._sides, strict=True)}
         try:
-            said = {side: (arm, self._said(side, question)) for side, arm in zip(("left", "right"), self._sides, strict=True)}
-            for step in self.answers.converse(said, decode):
+            steps = self.answers.converse(said, decode)
+        except UserError as error:  # nothing was answered yet, so its words say nothing about a side
+            yield replace(self.shown(), remark=str(error))
+            return
+        try:
+            for step in steps:
                 if step.failed:
                     yield replace(self.shown(), remark=FAILED)
                     return

@@ -105,9 +105,10 @@ def _library(house: House, word: Canaries, evil: str) -> None:
         ]
         session.add_all([*prompts, ImportReject(set_id=tickets.id, line=3, reason="not JSON", raw=evil)])
         session.flush()
+        base_hash = f"{house.engine.identity().base_hash}:{word('base hash')}"
         for number, prompt in enumerate(prompts):
             for arm, text in ((base, "Plug it in"), (tuned, "Reset it now"), (human, "Call us")):
-                session.add(Answer(arm_id=arm.id, prompt_id=prompt.id, text=f"{text}, {number}. {evil}", base_hash=word("base hash")))
+                session.add(Answer(arm_id=arm.id, prompt_id=prompt.id, text=f"{text}, {number}. {evil}", base_hash=base_hash))
         example = Example(prompt_id=prompts[-1].id, instruction=evil, output=evil, origin="imported", origin_id="1", state="approved")
         snapshot = Snapshot(content_hash=word("snapshot"))
         session.add_all([example, snapshot])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def panes(events: list[dict[str, Any]]) -> list[str]:
 
 def test_before_the_vote_no_byte_names_an_arm_and_the_vote_tells_both(site: Site, arms: tuple[str, str]) -> None:
     erik = engineer(site)
+    time.sleep(0.5)  # the server ends the stream that brought the choices, which do name all arms
     site.recorder.replies.clear()
     site.recorder.on = True
     try:
