@@ -137,7 +137,7 @@ def sent(folder: Path, room: Path) -> list[str]:
     found = []
     for number, path in enumerate(sorted(folder.iterdir())):
         (room / str(number)).mkdir(parents=True)
-        found.append(shutil.copy(path, room / str(number) / path.name))
+        found.append(str(shutil.copy(path, room / str(number) / path.name)))
     return found
 
 

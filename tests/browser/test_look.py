@@ -15,7 +15,7 @@ from tests.judging import practised
 
 pytestmark = [pytest.mark.browser]
 PEOPLE = {"Rita": "reviewer", "Ron": "reviewer", "Erik": "engineer", "Sam": "viewer", "Ada": "admin"}
-TABS = ("data", "adapters", "chat", "answers", "studies", "retrain", "integrity")
+TABS = ("data", "adapters", "chat", "answers", "studies", "retrain", "integrity", "base")
 PAGES = [("Rita", "/review", ""), ("Sam", "/boards", ""), ("Ada", "/admin", ""), *(("Erik", "/lab", tab) for tab in TABS)]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 LONG = "Go to Settings > Network > Gateways and press Reset.\n" * 12 + "averyveryverylongwordwithoutanyspace" * 6
