@@ -45,7 +45,7 @@ def test_a_lead_declares_opens_and_closes_a_study(browser: Any, lived: Lived) ->
     page = lived.open(browser, "Ada", "/lab", "studies", viewport=DESK)
     see(page, "study-who", "Rita")
     open_tab(page, "New study")
-    see(page, "study-plan", "Choose at least two")
+    see(page, "study-plan", "This study:")
     fill(page, "study-name", "Summer")
     tick(page, "study-arms", "base · the model as it came", "human · the human agent's own reply")
     see(page, "study-plan", "12 prompts × 1 pair × 1 reviewer")

@@ -27,8 +27,8 @@ NOBODY = empty_state("Reviewers differ on no pair of this study.", "Pairs come h
 def pair_html(one: "Disagreement", at: int, of: int, left: int) -> str:
     """The prompt, both answers by the same line of code, and the reviewers' votes beneath."""
     panes = "".join(
-        f'<section class="tb-pane tb-card" aria-labelledby="dispute-{side}"><h3 id="dispute-{side}">{title}</h3>'
-        f'<pre class="tb-plain tb-dispute" dir="auto" tabindex="0" aria-labelledby="dispute-{side}">{escape(text)}</pre></section>'
+        f'<section class="tb-pane tb-card" aria-labelledby="dispute-answer-{side}"><h3 id="dispute-answer-{side}">{title}</h3>'
+        f'<pre class="tb-plain tb-dispute" dir="auto" tabindex="0" aria-labelledby="dispute-answer-{side}">{escape(text)}</pre></section>'
         for side, title, text in (("first", "1 · First answer", one.first), ("second", "2 · Second answer", one.second))
     )
     done = f" {badge('decided: ' + SAID.get(one.decided, one.decided), 'good')}" if one.decided else ""
