@@ -62,7 +62,7 @@ def estimate_html(check: "Check") -> str:
     there, free = megabytes(raw.get("memory_there", 0)), megabytes(raw.get("disk_free", 0))
     verdict = "It fits." if check.fits else "It does not fit."
     took, memory, disk = for_seconds(found["seconds"]), megabytes(found["peak_memory"]), megabytes(found["disk_needed"])
-    words = f"{took} for {found['steps']} steps, looks at validation included; at most {memory} of {there} memory; "
+    words = f"{took.capitalize()} for {found['steps']} steps, looks at validation included; at most {memory} of {there} memory; "
     words += f"about {disk} of disk, {free} are free."
     how = f"Measured by two real steps at the longest batch ({found['longest']} tokens a row): {found['step_seconds']:.2f} seconds a step."
     return f'<div class="tb-card"><p><b>{verdict}</b> {escape(words)}</p><p class="tb-small tb-muted">{escape(how)}</p></div>'
@@ -80,7 +80,7 @@ def tokens_html(raw: dict[str, Any]) -> str:
     if raw.get("cut"):
         cut = [[f'<span dir="auto">{escape(one["question"])}</span>', escape(one["split"]), str(one["tokens"]), str(one["over"])]
                for one in raw["cut"][:SHOWN]]  # fmt: skip
-        words = f"{raw['cut_total']} rows are longer than {raw['limit']} tokens and left out: raise the longest example to keep them."
+        words = f"Rows longer than {raw['limit']} tokens, which are left out: {raw['cut_total']}. Raise the longest example to keep them."
         said += f'<p class="tb-warn-ink">{escape(words)}</p>{table(["Asked", "Split", "Tokens", "Over by"], cut, "Rows that are too long")}'
     return said
 
