@@ -102,7 +102,7 @@ def _complete_object(line: bytes) -> bool:
 
 
 def _json_form(head: bytes) -> str:
-    """"lines" where each line is an object by itself, "members" where the whole file is one list or object."""
+    """ "lines" where each line is an object by itself, "members" where the whole file is one list or object."""
     first, _, rest = head.lstrip().partition(b"\n")
     following = rest.lstrip()[:1]
     if first.startswith(b"{") and (following == b"{" or (_complete_object(first) and not _object_of_objects(first))):

@@ -129,5 +129,3 @@ def paired(metric: str, first: Rows, second: Rows, seed: int = SEED, resamples: 
         return Difference(value, -METRIC_SCALE[metric], METRIC_SCALE[metric], 1)
     one, other = _resampled(metric, [ours, theirs], seed, resamples)
     return Difference(value, *_percentiles(one - other), n=len(ours))
-
-
