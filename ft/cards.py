@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 METHOD_WORDS = {"none": "LoRA", "8bit": "QLoRA (int8)", "4bit": "QLoRA (nf4)"}
+RELATIONS = {"adapter": ("adapter", "peft"), "merged": ("finetune", "transformers"), "gguf": ("quantized", "")}
+FORMS = {"adapter": "A", "merged": "The base model merged with a", "gguf": "The base model merged with a"}
 OBJECTIVE_TAGS = {"sft": "sft", "dpo": "dpo", "kto": "kto"}
 
 
@@ -45,16 +47,18 @@ class CardFacts:
     content_hash: str = ""
 
 
-def card(facts: CardFacts) -> str:
-    """The whole README.md."""
-    sections = [_front(facts), _what(facts), _use(facts), _data(facts), _training(facts), _results(facts), _limits(facts)]
+def card(facts: CardFacts, form: str = "adapter") -> str:
+    """The whole README.md of the adapter's own folder, of the merged model or of a folder with a GGUF file."""
+    sections = [_front(facts, form), _what(facts, form), _use(facts, form), _data(facts), _training(facts), _results(facts), _limits(facts)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front(facts: CardFacts) -> str:
+def _front(facts: CardFacts, form: str) -> str:
     objective = OBJECTIVE_TAGS.get(str(facts.spec.get("objective", "sft")), "sft")
-    lines = ["---", f"base_model: {_yaml(facts.base)}", "library_name: peft", "pipeline_tag: text-generation", "tags:"]
-    lines += [f"- {tag}" for tag in ("base_model:adapter", "lora", objective)]
+    relation, library = RELATIONS[form]
+    lines = ["---", f"base_model: {_yaml(facts.base)}", f"base_model_relation: {relation}"]
+    lines += [*([f"library_name: {library}"] if library else []), "pipeline_tag: text-generation", "tags:"]
+    lines += [f"- {tag}" for tag in (*(["base_model:adapter"] if form == "adapter" else [form]), "lora", objective)]
     return "\n".join([*lines, "---"])
 
 
@@ -68,26 +72,33 @@ def _plain(text: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!" else c for c in line)
 
 
-def _what(facts: CardFacts) -> str:
+def _what(facts: CardFacts, form: str) -> str:
     made = datetime.fromtimestamp(facts.made_at, UTC).strftime("%d %B %Y").lstrip("0") if facts.made_at else "an unknown day"
     lora: Mapping[str, Any] = facts.spec.get("lora") or {}
     method = METHOD_WORDS.get(str(facts.spec.get("quantisation", "none")), "LoRA")
     kind = " with DoRA" if lora.get("dora") else " with rank-stabilised scaling" if lora.get("rslora") else ""
-    targets = ", ".join(facts.record.get("targets", ())) or lora.get("targets")
+    targets = facts.record.get("targets") or lora.get("targets") or "layers that are not known"
+    targets = targets if isinstance(targets, str) else ", ".join(targets)
     return (
-        f"# {_plain(facts.name)}\n\nA {method} adapter{kind} for {_plain(facts.base)}, trained on {made} by Tiebreak, "
+        f"# {_plain(facts.name)}\n\n{FORMS[form]} {method} adapter{kind} for {_plain(facts.base)}, trained on {made} by Tiebreak, "
         f"run {_plain(facts.run_id)}. Rank {lora.get('rank')}, alpha {lora.get('alpha')}, on {_plain(targets)}."
     )
 
 
-def _use(facts: CardFacts) -> str:
+def _use(facts: CardFacts, form: str) -> str:
     system = str(facts.spec.get("system_prompt") or "").splitlines() or ["(the default of Tiebreak)"]
-    return (
-        "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{facts.base}")\ntokenizer = AutoTokenizer.from_pretrained("{facts.base}")\n'
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n```\n\n'
-        "Ask with the base's chat template and the system prompt it was trained with:\n\n"
-        + "\n".join(f"> {_plain(line)}" for line in system)
+    base = _yaml(facts.base.replace("`", ""))
+    ways = {
+        "adapter": "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({base})\ntokenizer = AutoTokenizer.from_pretrained({base})\n"
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n```',
+        "merged": "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n```',
+        "gguf": "```\nllama-server -m path/to/the/file.gguf --jinja\n```",
+    }
+    return f"## Use\n\n{ways[form]}\n\nAsk with the base's chat template and the system prompt it was trained with:\n\n" + "\n".join(
+        f"> {_plain(line)}" for line in system
     )
 
 
@@ -117,11 +128,7 @@ def _training(facts: CardFacts) -> str:
         ("Learning rate, schedule", f"{facts.spec.get('learning_rate')}, {facts.spec.get('schedule')}"),
         ("Batch size × accumulation", f"{facts.spec.get('batch_size')} × {facts.spec.get('accumulation')}"),
         ("Epochs", facts.spec.get("epochs")),
-        ("Steps", f"{record.get('steps')} (kept: {record.get('best_step')})" + (", stopped early" if record.get("stopped_early") else "")),
-        ("Validation loss", f"{_round(record.get('validation_loss_before'))} before, {_round(record.get('validation_loss'))} kept"),
-        ("Duration", _duration(record.get("seconds"))),
-        ("Energy", f"{_round(record['energy_kwh'])} kWh" if record.get("energy_kwh") else None),
-        ("Device, dtype", f"{record.get('device')}, {record.get('dtype')}"),
+        *_went(record),
         ("Seed", facts.spec.get("seed")),
         ("Base fingerprint", record.get("base_hash")),
         ("Template hash", record.get("template_hash")),
@@ -131,6 +138,18 @@ def _training(facts: CardFacts) -> str:
     ]
     table = "\n".join(f"| {title} | {_plain(value)} |" for title, value in rows if value not in (None, "", "None"))
     return f"## Training\n\n| | |\n|---|---|\n{table}"
+
+
+def _went(record: Mapping[str, Any]) -> list[tuple[str, object]]:
+    if not record:
+        return [("How it went", "The record of the run is lost")]
+    return [
+        ("Steps", f"{record.get('steps')} (kept: {record.get('best_step')})" + (", stopped early" if record.get("stopped_early") else "")),
+        ("Validation loss", f"{_round(record.get('validation_loss_before'))} before, {_round(record.get('validation_loss'))} kept"),
+        ("Duration", _duration(record.get("seconds"))),
+        ("Energy", f"{_round(record['energy_kwh'])} kWh" if record.get("energy_kwh") else None),
+        ("Device, dtype", f"{record.get('device')}, {record.get('dtype')}"),
+    ]
 
 
 def _round(value: object) -> str:

@@ -3,6 +3,7 @@
 Must not know the database or the screens.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ def main(folder: Path) -> int:
         told = export(
             asked, folder, lambda share, words: write_whole(folder / TOLD, {"state": "running", "share": share, "message": words})
         )
+        write_whole(folder / TOLD, {"state": "finished", "share": 1.0, **told})
     except UserError as error:
         write_whole(folder / TOLD, {"state": "failed", "message": str(error)})
         return 1
@@ -35,9 +37,9 @@ def main(folder: Path) -> int:
             words = "The machine ran out of memory. Close other programs, or export the adapter alone, then try again."
         elif isinstance(error, OSError) and error.errno in (27, 28, 122):
             words = "The disk is full, so the export could not be written. Make room and try again."
-        write_whole(folder / TOLD, {"state": "failed", "message": words})
+        with contextlib.suppress(OSError):  # no room even for that: who looks finds it lost
+            write_whole(folder / TOLD, {"state": "failed", "message": words})
         return 1
-    write_whole(folder / TOLD, {"state": "finished", "share": 1.0, **told})
     return 0
 
 

@@ -70,6 +70,7 @@ def _export(asked: dict[str, Any], files: Path, tell: Progress) -> dict[str, Any
     tell(0.02, "Loading the base model")
     base = load(asked["base"], Path(asked["bases"]), "none", asked["device"], asked["dtype"])
     model = _with_adapter(base.model, Path(asked["adapter"]))
+    _must_fit(asked["kind"], model, files)
     tell(0.15, "Answering the held-out prompts with base and adapter")
     replays = [_reference(model, base, prompt) for prompt in _encoded(base, asked)]
     tell(0.45, "Writing the files")
@@ -94,6 +95,14 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False).eval()
+
+
+def _must_fit(kind: str, model: Any, files: Path) -> None:
+    """Raises Unavailable where the disk has no room; a GGUF lies beside the merged model for a while."""
+    copies = {"adapter": 0, "merged": 1, "gguf": 2}[kind]
+    needed = copies * sum(weight.numel() * max(weight.element_size(), 2) for weight in model.parameters())
+    if shutil.disk_usage(files).free < needed:
+        raise Unavailable(f"The disk has no room for the export: it needs {needed / 2**30:.1f} GB. Make room and try again.")
 
 
 def _encoded(base: LoadedBase, asked: dict[str, Any]) -> list[list[int]]:

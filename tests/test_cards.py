@@ -84,3 +84,21 @@ def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Data
     cards.write("gates-v1")
     with pytest.raises(NotFound, match="not trained here"):
         cards.text("foreign")
+    (folder / "record.json").unlink()
+    told = cards.text("gates-v1")
+    assert "The record of the run is lost" in told
+    assert "kept: None" not in told
+    (folder / "record.json").write_text("[1]")
+    assert "a base that is not known any more" in cards.text("gates-v1")
+
+
+@pytest.mark.parametrize(("form", "library", "words"), [
+    ("adapter", "peft", "PeftModel.from_pretrained"), ("merged", "transformers", "merged with a QLoRA"), ("gguf", None, "llama-server"),
+])  # fmt: skip
+def test_each_form_of_an_export_tells_how_it_is_used(form: str, library: str | None, words: str) -> None:
+    from huggingface_hub import ModelCard
+
+    read = ModelCard(card(facts(), form))
+    assert read.data.to_dict().get("library_name") == library
+    assert words in read.text
+    assert ("PeftModel" in read.text) == (form == "adapter")

@@ -1,15 +1,19 @@
 """Exports prove themselves: what is given out answers token by token as base and adapter do, or it is not given out."""
 
+import errno
 import io
 import json
+import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ft.errors import BadInput, Conflict, NotFound, Unavailable
+from ft import locks
+from ft.errors import BadInput, Busy, Conflict, NotFound, Refused, Unavailable
 from ft.scripted import ScriptedEngine
 from review.services.exports import KINDS, zipped
 from review.services.house import House, build
@@ -156,3 +160,121 @@ def test_an_export_whose_process_is_gone_is_lost_in_words(house: House) -> None:
     folder.mkdir(parents=True)
     (folder / "asked.json").write_text(json.dumps({"kind": "merged", "adapter_name": "helper"}))
     assert house.exports.export(folder.name).state == "lost"
+
+
+def kept(house: House, state: str, **told: Any) -> Path:
+    """The folder of an export as it stands after it has ended."""
+    folder = house.settings.home / "exports" / "20260101-000000-abcdef"
+    (folder / "files").mkdir(parents=True)
+    (folder / "asked.json").write_text(json.dumps({"kind": "merged", "adapter_name": "helper", "at": 1.0}))
+    (folder / "export.json").write_text(json.dumps({"state": state, "message": "done", **told}))
+    return folder
+
+
+def test_an_adapter_whose_files_are_gone_or_changed_is_not_exported(house: House) -> None:
+    folder = house.adapters.folder("helper")
+    folder.chmod(0o700)
+    weights = folder / "adapter_model.safetensors"
+    weights.chmod(0o600)
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(Refused, match="no longer those that were registered"):
+        house.exports.start("helper", "adapter", None)
+    shutil.rmtree(folder)
+    with pytest.raises(Conflict, match="gone from the data folder"):
+        house.exports.start("helper", "adapter", None)
+    assert house.exports.exports() == []
+
+
+def test_an_export_deleted_by_hand_is_told_and_can_be_tidied_away(house: House) -> None:
+    folder = kept(house, "finished", bytes=5)
+    assert house.exports.export(folder.name).state == "finished"
+    shutil.rmtree(folder / "files")
+    (view,) = house.exports.exports()
+    assert (view.state, view.message) == ("lost", "Its files are gone from the data folder. Make it again.")
+    house.exports.delete(folder.name, None)
+    with pytest.raises(NotFound):
+        house.exports.delete(folder.name, None)
+
+
+def test_an_export_that_ends_while_one_looks_is_not_called_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kept(house, "running")
+    right = locks.is_held
+
+    def ends_now(path: Path) -> bool:
+        held = right(path)
+        (folder / "export.json").write_text(json.dumps({"state": "finished", "message": "done"}))
+        return held
+
+    monkeypatch.setattr(locks, "is_held", ends_now)
+    assert house.exports.export(folder.name).state == "finished"
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "{", "null", '"x"'])
+def test_an_export_with_a_broken_record_is_still_listed(house: House, content: str) -> None:
+    folder = kept(house, "finished")
+    for name in ("asked.json", "export.json"):
+        (folder / name).write_text(content)
+    assert [each.state for each in house.exports.exports()] == ["lost"]
+
+
+def test_one_export_at_a_time_and_the_second_leaves_nothing_behind(house: House) -> None:
+    root = house.settings.home / "exports"
+    root.mkdir(exist_ok=True)
+    held = locks.take(root / "lock")
+    assert held is not None
+    with pytest.raises(Busy, match="Another export"):
+        house.exports.start("helper", "adapter", None)
+    assert house.exports.exports() == []
+    os.close(held)
+
+
+def test_a_full_disk_at_the_start_is_told_and_leaves_nothing_behind(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *given: Any, **more: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        house.exports.start("helper", "adapter", None)
+    assert house.exports.exports() == []
+
+
+def test_a_merged_model_that_has_no_room_is_refused_before_the_work(
+    tmp_path: Path, base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft.exporting import export
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(Unavailable, match="has no room for the export"):
+        export(asked("merged", base, adapter), tmp_path, lambda share, words: None)
+
+
+def test_a_zip_is_there_whole_or_not_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from review.commands import exports
+
+    (home / "files").mkdir()
+    (home / "files" / "a").write_bytes(b"x" * 5)
+    exports.write_zip(home / "files", home / "a.zip")
+    assert zipfile.ZipFile(home / "a.zip").namelist() == ["a"]
+
+    def breaks(folder: Path) -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exports, "zipped", breaks)
+    with pytest.raises(Unavailable, match="No space left"):
+        exports.write_zip(home / "files", home / "b.zip")
+    assert {path.name for path in home.iterdir() if "zip" in path.name} == {"a.zip"}
+
+
+@pytest.mark.parametrize("out", ["nowhere/a.zip", "."])
+def test_a_zip_that_cannot_be_written_is_refused_before_the_export(home: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    from typer.testing import CliRunner
+
+    from review.commands.main import program
+
+    monkeypatch.chdir(home)
+    done = CliRunner().invoke(program(lambda: None), ["export", "make", "helper", "--out", out])
+    assert isinstance(done.exception, BadInput)
+    assert "must be a file in a folder that is there" in str(done.exception)

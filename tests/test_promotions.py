@@ -133,3 +133,10 @@ def test_a_draft_study_new_against_in_use_waits_for_a_lead(house: House, promoti
     study = house.studies.study("tuned-v3 against base")
     assert (study.state, study.against, study.arms) == ("draft", "base", ("base", "tuned-v3"))
     assert promotions.prepare_study("tuned-v3", house.engineer) is None, "once"
+
+
+def test_adapters_with_long_names_get_their_study_too(db: Database, home: Path) -> None:
+    house = opened(db, prompts=6, arms=("base", "x" * 64))
+    promotions = Promotions(db, Adapters(db, home), house.studies, Boards(db), Keeping(db))
+    Boards(db).score("tickets", "test", ["x" * 64])
+    assert promotions.prepare_study("x" * 64, house.engineer) == f"{'x' * 45} against base"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ft import runs
-from ft.errors import BadInput, Conflict, NotFound
+from ft.errors import BadInput, Conflict, NotFound, Unavailable
 from ft.journal import TERMINAL
 from ft.scripted import ScriptedEngine
 from ft.specs import LoraSpec, TrainSpec
@@ -78,6 +78,10 @@ def test_the_budget_is_told_before_anything_starts(house: House) -> None:
         ({"rank": [1, 2, 4, 8], "epochs": [1, 2, 3, 4]}, "16 combinations are more than the 12"),
         ({"seed": [1, 2], "rank": [2, 4]}, "seed cannot vary"),
         ({"rank": [8, 1000]}, "rank is 1000"),
+        ({"rank": [8, float("inf")], "epochs": [float("nan")]}, "inf is no number to try.*nan is no number to try"),
+        ({"rank": [8, 8.5]}, "rank is 8.5: choose whole numbers"),
+        ({"rank": list(range(1, 200)), "learning_rate": [n / 1e6 for n in range(5, 900)], "epochs": list(range(1, 50))}, "8727145 comb"),
+        ({"rank": [-4, 4]}, "rank is -4"),
     ],
 )
 def test_a_senseless_grid_is_refused_and_nothing_is_queued(house: House, grid: dict[str, list[float]], words: str) -> None:
@@ -115,6 +119,23 @@ def test_cancelling_a_sweep_cancels_what_is_left_of_it(house: House) -> None:
     house.training.sync()
     assert {run.status for run in house.sweeps.sweep(sweep).runs} == {"cancelled"}
     assert house.sweeps.sweep(sweep).over
+
+
+def test_where_one_run_cannot_be_queued_the_others_do_not_start(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = house.training.start
+    done: list[str] = []
+
+    def second_fails(*given: Any, **more: Any) -> str:
+        if done:
+            raise Unavailable("The disk is full. Make room.")
+        done.append(right(*given, **more))
+        return done[0]
+
+    monkeypatch.setattr(house.training, "start", second_fails)
+    with pytest.raises(Unavailable, match="disk is full"):
+        house.sweeps.start(house.library.snapshot().id, QUICK, {"rank": [2, 4]}, None)
+    house.training.sync()
+    assert [view.status for view in house.training.runs()] == ["cancelled"]
 
 
 def test_runs_side_by_side_show_only_what_differs(house: House) -> None:

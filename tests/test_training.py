@@ -21,7 +21,7 @@ from review.services.after_training import AfterTraining, free_name
 from review.services.house import House, build
 from review.services.training import RunView, Training
 from review.settings import Settings
-from storage.tables import RunEvent
+from storage.tables import Adapter, RunEvent
 from tests.trainable import tiny_base
 
 QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1, samples=0)
@@ -135,6 +135,43 @@ def test_a_scored_adapter_is_looked_at_for_what_got_worse_and_waits_for_people(h
     for _ in range(3):
         house.training.sync()
     assert len(house.studies.studies()) == 1
+
+
+def test_an_adapter_in_use_that_is_in_quarantine_holds_up_nothing(house: House, trained: list[Path]) -> None:
+    house.adapters.register(trained[1] / "adapter", "old", None, foreign=True)
+    house.answers.ensure_arms()
+    house.adapters.use("old", None)
+    with house.db.write() as session:
+        session.get_one(Adapter, 1).status = "quarantined"
+    view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
+    assert "What got worse was not looked at against old" in view.message
+    assert house.keeping.compare("helper", "base").complete
+    assert "# helper" in (house.adapters.folder("helper") / "README.md").read_text()
+
+
+def test_a_study_that_cannot_be_prepared_keeps_no_card_from_being_written(house: House, trained: list[Path]) -> None:
+    def refuses(*given: Any, **more: Any) -> Any:
+        raise Conflict("A study of that name exists already.")
+
+    house.answers.ensure_arms()
+    house.answers.run(house.answers.start("doors", "test", ["base"], None))
+    house.studies.create = refuses  # type: ignore[method-assign]
+    view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
+    assert "No study was prepared: A study of that name exists already." in view.message
+    assert "# helper" in (house.adapters.folder("helper") / "README.md").read_text()
+
+
+def test_asking_twice_queues_the_questions_once(house: House, trained: list[Path]) -> None:
+    house.adapters.register(trained[0] / "adapter", "helper", None, foreign=True)
+    house.answers.ensure_arms()
+    assert house.promotions.ask("helper", None) == 1
+    assert house.promotions.ask("helper", None) == 0, "its job waits already"
+    for job in house.answers.jobs():
+        house.answers.run(job.id)
+    assert house.keeping.compare("helper", "base").complete
+    assert house.promotions.ask("helper", None, against="helper") == 0
+    with pytest.raises(NotFound):
+        house.promotions.ask("nobody", None)
 
 
 def events_of(house: House, run_id: str) -> list[RunEvent]:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ft.errors import BadInput, Conflict
+from ft.errors import BadInput, Conflict, NotFound
 from ft.specs import TrainSpec
 from review.commands.main import program
+from tests.tiny import make_adapter
 from tests.trainable import tiny_base
 
 
@@ -61,3 +62,15 @@ def test_a_check_names_every_problem_and_fails(cli: Any) -> None:
     said = cli("train", "--name", "base", "--objective", "dpo", "--start-from", "ghost", "--check", code=1)
     for words in ("Cannot start: name is", "0 judged answers", "no adapter ghost", "Worth a look: Learning rate"):
         assert words in said, said
+
+
+def test_what_got_worse_is_json_alone_for_a_program(cli: Any, home: Path) -> None:
+    folder = make_adapter(home / "adapter", home / "tiny")
+    cli("adapters", "add", str(folder), "--name", "helper", "--foreign")
+    cli("answer", "doors", "--split", "train", "--arm", "base", "--arm", "helper")
+    found = json.loads(cli("worse", "helper", "--ask", "--json"))
+    assert (found["compared"], found["total"] >= 30) == (0, True)
+    with pytest.raises(NotFound, match="no arm ghost"):
+        cli("worse", "helper", "--against", "ghost")
+    with pytest.raises(NotFound):
+        cli("worse", "ghost", "--ask")

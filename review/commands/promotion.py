@@ -57,8 +57,9 @@ def worse(
     """What an adapter does worse: general questions, and good answers that must stay good."""
     with house() as open_house:
         if ask:
-            queued = open_house.promotions.ask(name, by=None)
-            say(f"{queued} answering jobs are queued; a running app does them." if queued else "Every question is answered already.")
+            queued = open_house.promotions.ask(name, by=None, against=against)
+            words = f"{queued} answering jobs are queued; a running app does them." if queued else "Every question is answered already."
+            typer.echo(words, err=as_json)
         used = open_house.adapters.in_use() or "base"
         found = open_house.keeping.compare(name, against or (used if used != name else "base"))
     if as_json:
@@ -66,6 +67,8 @@ def worse(
         return
     rows = [(group.name, group.total, group.old_good, group.new_good, group.worse) for group in found.groups]
     table(("subject", "prompts", f"good with {found.old}", f"good with {found.new}", "got worse"), rows, "Nothing is answered yet: --ask.")
+    if 0 < found.compared < found.total:
+        say(f"{found.compared} of {found.total} questions are answered by both so far. Queue the others: --ask.")
     for each in found.worse:
         say(f"\n{each.group}: {' '.join(each.prompt.split())[:120]}\n  {each.why}\n  before: {each.old[:300]}\n  now:    {each.new[:300]}")
 

@@ -86,20 +86,30 @@ class AfterTraining:
             return
         wanted = [adapter.name, self._adapters.in_use() or BASE, BASE]
         asked = [(name, each) for each in self._verdicts.keeping.sets(row.created_by) for name in dict.fromkeys(wanted)]
-        if not all([self._answered(row, name, each) for name, each in asked]):
+        if not all([self._answered(row, name, each, must=name == adapter.name) for name, each in asked]):
             return
-        self._verdicts.promotions.prepare_study(adapter.name, row.created_by)
+        try:
+            self._verdicts.promotions.prepare_study(adapter.name, row.created_by)
+        except UserError as error:
+            self._say(row.id, f"No study was prepared: {error}")
         self._verdicts.cards.write(adapter.name)
         self._mark(row.id, "checked")
 
-    def _answered(self, row: Run, arm: str, set_name: str) -> bool:
+    def _answered(self, row: Run, arm: str, set_name: str, *, must: bool) -> bool:
+        """Whether nothing is left to wait for. An arm that cannot answer any more is waited for only where it `must`."""
         with reading(self._db) as session:
             missing = queries.unanswered_by(session, arm, set_name)
             job = queries.newest_job(session, "answer", set_name, arm)
         if not missing:
             return True
         if job is None or job.status == "finished":
-            self._answers.start(set_name, "test", [arm], row.created_by)
+            try:
+                self._answers.start(set_name, "test", [arm], row.created_by)
+            except UserError as error:
+                if must:
+                    raise
+                self._say(row.id, f"What got worse was not looked at against {arm}: {error}")
+                return True
         elif job.status in ("failed", "cancelled"):
             self._say(row.id, stuck("answer", set_name, job))
         return False

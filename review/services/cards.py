@@ -15,6 +15,7 @@ from ft.cards import CardFacts, CardScore, card
 from ft.errors import NotFound, Unavailable
 from ft.metrics import METRIC_TITLES
 from ft.personal import find
+from ft.template import DEFAULT_SYSTEM
 from review.services.boards import Boards
 from review.services.faults import reading
 from review.services.keeping import Keeping
@@ -31,9 +32,9 @@ class Cards:
     def __init__(self, db: Database, home: Path, boards: Boards, keeping: Keeping) -> None:
         self._db, self._home, self._boards, self._keeping = db, home, boards, keeping
 
-    def text(self, adapter: str) -> str:
-        """The card of an adapter that was trained here. Raises NotFound for others."""
-        return card(self.facts(adapter))
+    def text(self, adapter: str, form: str = "adapter") -> str:
+        """The card of an adapter that was trained here, in one of its forms. Raises NotFound for others."""
+        return card(self.facts(adapter), form)
 
     def facts(self, adapter: str) -> CardFacts:
         """Raises NotFound for an adapter that no run of this installation made."""
@@ -49,9 +50,9 @@ class Cards:
         record = _record(Path(run.folder))
         return CardFacts(
             name=adapter,
-            base=str(record.get("base", "")),
+            base=str(record.get("base") or row.about.get("base") or "a base that is not known any more"),
             run_id=run.id,
-            spec=run.spec,
+            spec={**run.spec, "system_prompt": run.spec.get("system_prompt") or DEFAULT_SYSTEM},
             record=record,
             snapshot_hash=snapshot.content_hash if snapshot else "",
             train=sum(e.split == "train" for e, _ in examples),
@@ -106,6 +107,6 @@ class Cards:
 def _record(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "record.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         log.warning("the record of the run in %s cannot be read", folder.name)
         return {}

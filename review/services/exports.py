@@ -3,6 +3,7 @@
 Must not know torch or screens.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -21,7 +22,8 @@ from typing import Any
 
 import ft
 from ft import locks, runs
-from ft.errors import BadInput, Busy, Conflict, NotFound
+from ft.adapters import vet
+from ft.errors import BadInput, Busy, Conflict, NotFound, Refused, Unavailable
 from ft.runs import BaseChoice
 from ft.template import DEFAULT_SYSTEM
 from review.services.adapters import Adapters
@@ -72,31 +74,51 @@ class Exports:
                 "llama.cpp's converter is not installed, so there is no GGUF. Put convert_hf_to_gguf.py on the PATH or name it in "
                 "TIEBREAK_GGUF_CONVERTER, or export the merged model."
             )
-        view = self._adapters.adapter(adapter)
-        if view.status != "registered":
-            raise Conflict(f"{adapter} is in quarantine, so it is not exported. Choose another adapter.")
+        source = self._source(adapter)
         with reading(self._db) as session:
             system, prompts = rows.system_prompt(session, adapter), rows.held_out(session, adapter, PROMPTS)
         if not prompts:
             raise BadInput("There is no held-out prompt to prove the export with. Import test prompts first.")
         export_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
         folder = self._root / export_id
-        folder.mkdir(parents=True, mode=0o700)
         asked = {
             "kind": kind, "name": re.sub(r"[^\w.-]", "-", adapter), "adapter_name": adapter, "base": self._base.model,
             "bases": self._base.bases, "device": self._base.device, "dtype": self._base.dtype, "system": system or DEFAULT_SYSTEM,
-            "adapter": str(self._home / "adapters" / view.content_hash), "prompts": prompts, "card": self._card(adapter),
-            "converter": self.converter, "at": time.time(),
+            "adapter": str(source), "prompts": prompts, "card": self._card(adapter, kind), "converter": self.converter, "at": time.time(),
         }  # fmt: skip
-        (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-        try:
-            self._spawn(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        self._begin(folder, asked)
         with writing(self._db) as session:
             audit(session, time.time(), by, "export started", export=export_id, adapter=adapter, kind=kind)
         return export_id
+
+    def _source(self, adapter: str) -> Path:
+        """The adapter's folder, with the very files that were registered. Raises NotFound, Conflict, Refused."""
+        view, folder = self._adapters.adapter(adapter), self._adapters.folder(adapter)
+        if view.status != "registered":
+            raise Conflict(f"{adapter} is in quarantine, so it is not exported. Choose another adapter.")
+        if not folder.is_dir():
+            raise Conflict(
+                f"The files of {adapter} are gone from the data folder, so it cannot be exported. Add them again under Adapters."
+            )
+        found = vet(folder).adapter
+        if found is None or found.content_hash != view.content_hash:
+            raise Refused(f"The files of {adapter} are no longer those that were registered, so it is not exported. Add it again.")
+        return folder
+
+    def _begin(self, folder: Path, asked: dict[str, Any]) -> None:
+        """Lay the export out and start its process; nothing stays where that fails."""
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+            self._spawn(folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise Unavailable(
+                f"The export could not be started: {error.strerror or error}. Make room on the disk and try again."
+            ) from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @property
     def converter(self) -> str:
@@ -104,19 +126,24 @@ class Exports:
 
     def exports(self) -> list[ExportView]:
         """Newest first."""
-        found = sorted((path.name for path in self._root.glob("*") if NAME.fullmatch(path.name)), reverse=True)
-        return [self.export(name) for name in found]
+        found = []
+        for name in sorted((path.name for path in self._root.glob("*") if NAME.fullmatch(path.name)), reverse=True):
+            with contextlib.suppress(NotFound):  # somebody deleted it meanwhile
+                found.append(self.export(name))
+        return found
 
     def export(self, export_id: str) -> ExportView:
         """Raises NotFound."""
         folder = self._root / export_id
         if not NAME.fullmatch(export_id) or not folder.is_dir():
             raise NotFound("There is no such export. See the list of exports.")
+        held = locks.is_held(folder / "lock")  # looked at first: what it told last is told before it lets go
         asked, told = _json(folder / "asked.json"), _json(folder / "export.json")
-        state = told.get("state", "running")
-        message = str(told.get("message", "Starting"))
-        if state == "running" and not locks.is_held(folder / "lock"):
-            state, message = "lost", "It ended without a word, perhaps because the machine was short of memory. Start it again."
+        state, message = told.get("state", "running"), str(told.get("message", "Starting"))
+        if state == "running" and not held:
+            state, message = "lost", "It ended without a word, perhaps because memory or disk ran out. Start it again."
+        if state == "finished" and not (folder / "files").is_dir():
+            state, message = "lost", "Its files are gone from the data folder. Make it again."
         return ExportView(
             id=export_id, adapter=str(asked.get("adapter_name", "")), kind=str(asked.get("kind", "")), state=state, message=message,
             share=float(told.get("share", 0.0)), bytes=int(told.get("bytes", 0)), proof=dict(told.get("proof", {})),
@@ -127,7 +154,12 @@ class Exports:
         """Raises NotFound, Conflict while it runs."""
         if self.export(export_id).state == "running":
             raise Conflict("That export is still being made. Wait until it has ended.")
-        shutil.rmtree(self._root / export_id)
+        try:
+            shutil.rmtree(self._root / export_id)
+        except FileNotFoundError:
+            raise NotFound("That export was deleted meanwhile. Nothing is left to do.") from None
+        except OSError as error:
+            raise Unavailable(f"The export could not be deleted: {error.strerror or error}. Check the data folder.") from error
         with writing(self._db) as session:
             audit(session, time.time(), by, "export deleted", export=export_id)
 
@@ -138,9 +170,9 @@ class Exports:
             time.sleep(0.2)
         return view
 
-    def _card(self, adapter: str) -> str:
+    def _card(self, adapter: str, kind: str) -> str:
         try:
-            return self._cards.text(adapter)
+            return self._cards.text(adapter, kind)
         except NotFound:
             return ""
 
@@ -197,5 +229,5 @@ def zipped(folder: Path) -> Iterator[bytes]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}

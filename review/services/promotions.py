@@ -28,6 +28,7 @@ from storage.queries.people import audit
 
 BASE = "base"
 RULE = "promotion_rule"
+SHOWN = 45  # letters of an adapter's name in a study's, which may have 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +129,18 @@ class Promotions:
         )
         return Case(**{each: getattr(case, each) for each in case.__slots__} | {"against": tuple(_doubts(case))})
 
-    def ask(self, name: str, by: int | None) -> int:
-        """Let the adapter and what it would replace answer the general questions and the keep-list, good answers gathered first.
+    def ask(self, name: str, by: int | None, against: str = "") -> int:
+        """Let the adapter and `against` ("": what it would replace) answer the general questions and the keep-list, which is filled first.
 
-        Returns how many answering jobs were queued: none where nothing is missing. Raises NotFound.
+        Returns how many answering jobs were queued: none where nothing is missing or its job waits already. Raises NotFound, BadInput.
         """
         self._adapters.adapter(name)
-        used = self._adapters.in_use() or BASE
+        used = against or self._adapters.in_use() or BASE
         self._keeping.gather(by)
         queued = 0
         for set_name in self._keeping.sets(by):
             with reading(self._db) as session:
-                missing = [arm for arm in (name, used if used != name else BASE) if training.unanswered_by(session, arm, set_name)]
+                missing = [arm for arm in (name, used if used != name else BASE) if _must_answer(session, arm, set_name)]
             if missing and self._answers:
                 self._answers.start(set_name, "test", missing, by)
                 queued += 1
@@ -219,7 +220,7 @@ class Promotions:
     def prepare_study(self, name: str, by: int | None) -> str | None:
         """A draft study, new against in use, that waits for a lead; its name. None where there is one, or no test set."""
         used = self._adapters.in_use() or BASE
-        title = f"{name} against {used}"
+        title = f"{name[:SHOWN]} against {used[:SHOWN]}"
         with reading(self._db) as session:
             sets = [each for each in rows.scored_sets(session, name) if used in rows.answering_arms(session, each)]
             if rows.study_named(session, title) or used == name or not sets:
@@ -243,6 +244,12 @@ class Promotions:
     def _put(self, name: str | None, by: int | None, reason: str, evidence: dict[str, Any]) -> PromotionView:
         self._adapters.use(name, by, reason, evidence)
         return self.history()[0]
+
+
+def _must_answer(session: Session, arm: str, set_name: str) -> bool:
+    """Whether answers are missing that no waiting job will give."""
+    job = training.newest_job(session, "answer", set_name, arm)
+    return bool(training.unanswered_by(session, arm, set_name)) and (job is None or job.status not in ("queued", "running", "paused"))
 
 
 def _titled(found: dict[str, Difference]) -> dict[str, Difference]:

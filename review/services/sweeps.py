@@ -3,6 +3,7 @@
 The budget is stated before it starts. Only the run a person chooses goes on to the test set. Must not know torch, screens or processes.
 """
 
+import contextlib
 import itertools
 import math
 import time
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ft.errors import BadInput, Conflict, NotFound
+from ft.errors import BadInput, Conflict, NotFound, UserError
 from ft.specs import TrainSpec
 from review.services.faults import reading, writing
 from review.services.run_views import RunView, for_seconds
@@ -69,15 +70,13 @@ class Sweeps:
 
         Raises BadInput with everything wrong at once.
         """
-        unknown = [name for name in grid if name not in VARIED]
+        if problems := _no_numbers(grid):
+            raise BadInput(" ".join(problems))
         values = [list(dict.fromkeys(grid.get(name, ()))) or [_of(spec, name)] for name in VARIED]
-        specs = [_with(spec, dict(zip(VARIED, chosen, strict=True))) for chosen in itertools.product(*values)]
-        problems = [f"{name} cannot vary: choose from {', '.join(VARIED)}." for name in unknown]
-        if len(specs) < 2:
-            problems.append("One combination is no sweep: give two values or more of rank, learning rate or epochs.")
-        if len(specs) > MOST:
-            problems.append(f"{len(specs)} combinations are more than the {MOST} a sweep may have: leave some out.")
-        problems += list(dict.fromkeys(problem for each in specs[:MOST] for problem in each.problems()))
+        problems = _grid_problems(grid, math.prod(len(each) for each in values))
+        some = itertools.islice(itertools.product(*values), MOST)
+        specs = [_with(spec, dict(zip(VARIED, chosen, strict=True))) for chosen in some]
+        problems += list(dict.fromkeys(problem for each in specs for problem in each.problems()))
         if problems:
             raise BadInput(" ".join(problems))
         epochs = sum(each.epochs for each in specs)
@@ -89,7 +88,7 @@ class Sweeps:
     def start(
         self, snapshot_id: int, spec: TrainSpec, grid: Mapping[str, Sequence[float]], by: int | None, seconds: float | None = None
     ) -> int:
-        """Queue the runs; the sweep's id. All or nothing is queued. Raises BadInput."""
+        """Queue the runs; the sweep's id. Where one cannot be queued the others are cancelled. Raises BadInput."""
         plan = self.plan(spec, grid, seconds)
         if problems := self._training.check(snapshot_id, plan.specs[0]).problems:
             raise BadInput(" ".join(problems))
@@ -100,8 +99,15 @@ class Sweeps:
             session.flush()
             sweep_id = sweep.id or 0
             audit(session, time.time(), by, "sweep started", sweep=sweep_id, runs=len(plan.specs), budget=plan.words)
-        for each in plan.specs:
-            self._training.start(snapshot_id, each, by, sweep=sweep_id)
+        queued: list[str] = []
+        try:
+            for each in plan.specs:
+                queued.append(self._training.start(snapshot_id, each, by, sweep=sweep_id))
+        except BaseException:
+            for run_id in queued:
+                with contextlib.suppress(UserError):
+                    self._training.cancel(run_id, by)
+            raise
         return sweep_id
 
     def sweeps(self) -> list[SweepView]:
@@ -150,6 +156,22 @@ class Sweeps:
         if row is None:
             raise NotFound(f"There is no sweep {sweep_id}. See the list of sweeps.")
         return row
+
+
+def _no_numbers(grid: Mapping[str, Sequence[float]]) -> list[str]:
+    bad = [f"{name}: {value} is no number to try. Write it with digits, such as 8 or 2e-4."
+           for name, values in grid.items() for value in values if not math.isfinite(value)]  # fmt: skip
+    broken = [rank for rank in grid.get("rank", ()) if math.isfinite(rank) and rank != int(rank)]
+    return [*bad, *(f"rank is {rank}: choose whole numbers, such as 8 or 16." for rank in broken)]
+
+
+def _grid_problems(grid: Mapping[str, Sequence[float]], combinations: int) -> list[str]:
+    problems = [f"{name} cannot vary: choose from {', '.join(VARIED)}." for name in grid if name not in VARIED]
+    if combinations < 2:
+        problems.append("One combination is no sweep: give two values or more of rank, learning rate or epochs.")
+    if combinations > MOST:
+        problems.append(f"{combinations} combinations are more than the {MOST} a sweep may have: leave some out.")
+    return problems
 
 
 def _run(view: RunView) -> SweepRun:
