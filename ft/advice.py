@@ -72,7 +72,7 @@ HELP = {
     "samples": "Validation prompts it answers at each look, to be scored and read. 0: none.",
     "sample_tokens": "How long such an answer may be.",
     "seed": "The same seed, settings and data give the same run.",
-    "dora": "Often a little better; slower, and its answers are written apart from those of other arms.",
+    "dora": "Often a little better, and slower to train. It answers beside others like any adapter; it cannot be blended.",
     "rslora": "Steadier at ranks above 32.",
     "system_prompt": "What stands before every question, in training and in answering. Empty: the usual one.",
 }
@@ -105,6 +105,5 @@ def warnings(spec: TrainSpec, rows: int = 0) -> list[str]:
          "are many for so little data. 8 to 16 are usual."),
         (spec.warmup > 0.3, f"The learning rate rises over {spec.warmup:.0%} of the run. 3 to 10 % is usual."),
         (spec.max_length < 128, f"At {spec.max_length} tokens most examples are too long and are left out. 512 is usual."),
-        (lora.dora, "A DoRA adapter cannot answer in one batch with others: its answers take longer."),
     ]  # fmt: skip
     return [words for wrong, words in checks if wrong]

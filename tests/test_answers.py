@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 
-from ft.engine import BASE, Failed, Message, Request
+from ft.engine import BASE, Check, Failed, Message, Request
 from ft.errors import BadInput, Conflict, NotFound, Unavailable
 from ft.scripted import ScriptedEngine
 from ft.specs import DecodeSpec
 from ft.template import DEFAULT_SYSTEM
 from review.services import jobs
-from review.services.answering import BATCH
 from review.services.caretaker import Caretaker, caretaking
 from review.services.house import House, build
+from review.services.proofs import record
+from review.services.unstored import GROUP
 from review.settings import Settings
 from storage.queries import arms as queries
 from storage.tables import Answer, Job, Prompt
@@ -73,8 +75,6 @@ def with_adapter(house: House, tiny_base: Path, tmp_path: Path) -> House:
 
 
 def stored(house: House) -> list[Answer]:
-    from sqlmodel import select
-
     with house.db.session() as session:
         return list(session.exec(select(Answer)))
 
@@ -138,35 +138,86 @@ def test_what_is_stored_is_never_asked_again(house: House, engine: Counting) -> 
     assert engine.asked == ROWS
 
 
-def test_batches_mix_arms_stay_small_and_yield_to_people(with_adapter: House, engine: Counting) -> None:
+def test_the_engine_is_handed_many_requests_of_all_arms_at_once_the_longest_first(
+    with_adapter: House, engine: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("review.services.answering.AT_ONCE", 12)
+    with with_adapter.db.write() as session:
+        session.add(Prompt(set_id=1, split="test", instruction="Short?", content_hash="s"))
+        session.add(Prompt(set_id=1, split="test", instruction="A question that is much longer than the others?", content_hash="l"))
     answer(with_adapter, "base", "one")
-    assert max(len(call) for call in engine.calls) == BATCH
+    assert [len(call) for call in engine.calls] == [12, 12, 12, 8]
     assert {len({request.adapter for request in call}) for call in engine.calls} == {2}
     assert all(request.background for call in engine.calls for request in call)
+    sizes = [len(request.messages[-1].content) for call in engine.calls for request in call]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+def test_few_adapters_are_asked_for_at_once(house: House, engine: Counting, tiny_base: Path, tmp_path: Path) -> None:
+    names = [f"a{number}" for number in range(9)]
+    for number, name in enumerate(names):
+        house.adapters.register(make_adapter(tmp_path / name, tiny_base, number), name, None)
+    with house.db.write() as session:
+        for prompt in session.exec(select(Prompt).offset(2)):
+            session.delete(prompt)
+    assert answer(house, *names) == "finished"
+    order = [request.adapter for call in engine.calls for request in call]
+    assert len(order) == 18
+    assert len(set(order[:16])) == 8
 
 
 def test_a_job_cut_off_goes_on_where_it_was(house: House, engine: Counting) -> None:
     job = house.answers.start("set", "test", ["base"], None)
-    house.answers.run(job, should_stop=lambda: engine.asked >= BATCH)
+    house.answers.run(job, should_stop=lambda: bool(stored(house)))
     assert jobs.one(house.db, job).status == "queued"
-    assert len(stored(house)) == BATCH
+    assert len(stored(house)) == GROUP
     told: list[tuple[int, int]] = []
     house.answers.run(job, progress=lambda done, total: told.append((done, total)))
     assert jobs.one(house.db, job).status == "finished"
-    assert engine.asked == ROWS
+    assert [len(call) for call in engine.calls] == [ROWS, ROWS - GROUP]
     assert told == [(16, ROWS), (20, ROWS)]
     assert (jobs.one(house.db, job).done, jobs.one(house.db, job).total) == (ROWS, ROWS)
+
+
+def test_an_answer_that_came_is_stored_while_others_are_written(home: Path, db: Any) -> None:
+    def script(request: Request) -> str:
+        return "short" if "Question 0?" in request.messages[-1].content else "word " * 60
+
+    house = furnish(home, db, Counting(answers=script, delay=0.1))
+    job = house.answers.start("set", "test", ["base"], None)
+    seen: list[list[str]] = []
+    house.answers.run(job, progress=lambda done, total: seen.append([row.text for row in stored(house)]))
+    assert seen[0] == ["short"]
+    assert jobs.one(db, job).status == "finished"
+
+
+def test_what_was_asked_for_before_a_check_failed_is_asked_again(home: Path, db: Any) -> None:
+    asked = Counting(delay=0.01)
+    house = furnish(home, db, asked)
+    usual, found = asked._prepare, list[int]()
+
+    def spoil(request: Request) -> Any:
+        if not found:
+            found.append(record(db, Check("base", False, "The base has changed.")))
+        return usual(request)
+
+    asked._prepare = spoil  # type: ignore[method-assign]
+    assert answer(house, "base") == "finished"
+    assert found
+    assert [len(call) for call in asked.calls] == [ROWS, ROWS]
+    assert len(stored(house)) == ROWS
 
 
 def test_a_cancelled_job_stops_and_keeps_what_it_has(house: House, engine: Counting) -> None:
     job = house.answers.start("set", "test", ["base"], None)
     house.answers.run(job, progress=lambda done, total: house.answers.cancel(job))
     assert jobs.one(house.db, job).status == "cancelled"
-    assert len(stored(house)) == BATCH
+    assert len(stored(house)) == GROUP
     with pytest.raises(Conflict):
         house.answers.cancel(job)
     house.answers.run(job)
-    assert engine.asked == BATCH
+    assert len(engine.calls) == 1
 
 
 def test_a_batch_under_way_stops_soon_and_keeps_what_is_complete(home: Path, db: Any) -> None:
@@ -203,12 +254,14 @@ def test_one_prompt_that_fails_does_not_take_the_others_along(home: Path, db: An
     assert "1 of 20 answers are missing: The script has no answer here" in house.answers.jobs()[0].message
 
 
-def test_a_model_that_answers_nothing_ends_the_job_soon(home: Path, db: Any) -> None:
+def test_a_model_that_answers_nothing_ends_the_job_soon(home: Path, db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("review.services.answering.AT_ONCE", 12)
     engine = Counting(answers={})
     house = furnish(home, db, engine)
     assert answer(house, "base") == "failed"
     assert stored(house) == []
-    assert engine.asked < 2 * 2 * BATCH + BATCH
+    assert engine.asked == 2 * 12, "the rest was asked for too"
+    assert house.answers.jobs()[0].message.startswith("20 of 20 answers are missing")
 
 
 def test_an_engine_that_is_not_there_fails_the_job_in_words(house: House, engine: Counting) -> None:
@@ -431,9 +484,7 @@ def test_leaving_a_chat_early_stops_its_rows(house: House, engine: Counting) -> 
 # The whole of it on a model
 
 
-def test_answers_of_a_real_mixed_batch_are_stored_by_the_arm_that_gave_them(
-    home: Path, db: Any, tiny_base: Path, tmp_path: Path
-) -> None:
+def test_answers_of_a_real_mixed_batch_are_stored_by_the_arm_that_gave_them(home: Path, db: Any, tiny_base: Path, tmp_path: Path) -> None:
     from ft.engine_local import LocalEngine
     from ft.template import messages_for
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from ft.errors import BadInput, Conflict, NotFound
 from review.commands.main import program
 from review.services import jobs
-from review.services.answering import BATCH
 from review.services.caretaker import caretaking
 from review.services.house import House
+from review.services.unstored import GROUP
 from tests.test_answers import ROWS, Counting, furnish, quick, stored, until, with_adapter
 from tests.test_engine import tiny_base
 
@@ -40,17 +40,17 @@ def start(house: House, *arms: str) -> int:
     return house.answers.start("set", "test", list(arms or ["base"]), None)
 
 
-def test_a_paused_job_stops_within_its_batch_and_goes_on_when_resumed(house: House, engine: Counting) -> None:
+def test_a_paused_job_stops_soon_and_goes_on_when_resumed(house: House, engine: Counting) -> None:
     job = start(house)
-    house.answers.run(job, progress=lambda done, total: house.answers.pause(job) if done == BATCH else None)
+    house.answers.run(job, progress=lambda done, total: house.answers.pause(job) if done == GROUP else None)
     assert jobs.one(house.db, job).status == "paused"
-    assert len(stored(house)) == BATCH
+    assert len(stored(house)) == GROUP
     house.answers.run(job)
-    assert engine.asked == BATCH, "a paused job was run"
+    assert len(engine.calls) == 1, "a paused job was run"
     house.answers.resume(job)
     house.answers.run(job)
     assert jobs.one(house.db, job).status == "finished"
-    assert engine.asked == ROWS
+    assert [len(call) for call in engine.calls] == [ROWS, ROWS - GROUP], "a stored answer was asked for again"
     assert len(stored(house)) == ROWS
 
 
@@ -75,7 +75,7 @@ def test_a_running_job_of_the_app_is_paused_and_stays_so_over_a_restart(home: Pa
     with caretaking(house):
         time.sleep(0.1)
     assert jobs.one(db, job).status == "paused"
-    assert before <= len(stored(house)) <= before + BATCH
+    assert before <= len(stored(house)) <= before + GROUP
     house.answers.resume(job)
     with caretaking(house):
         until(lambda: jobs.one(db, job).status == "finished")
@@ -102,24 +102,19 @@ def test_scoring_is_not_paused(house: House) -> None:
 
 
 WORKER = """
-import sys
+import re, sys
 from pathlib import Path
 from ft.scripted import ScriptedEngine
 from review.services.house import build
 from review.settings import Settings
 from storage.database import Database
 
+def uneven(request):
+    return "word " * (5 + 3 * int(re.search(r"\\d+", request.messages[-1].content)[0]))
+
 home = Path(sys.argv[1])
-asked = open(home / "asked", "a", buffering=1)
-
-class Engine(ScriptedEngine):
-    def _play(self, prepared):
-        for event in super()._play(prepared):
-            yield event
-        asked.write(f"{len(prepared)}\\n")
-
-house = build(Settings(home=home, engine="scripted", demo=False), Database(f"sqlite:///{home / 'tiebreak.db'}"), Engine(delay=0.01))
-house.answers.run(int(sys.argv[2]))
+settings, db = Settings(home=home, engine="scripted", demo=False), Database(f"sqlite:///{home / 'tiebreak.db'}")
+build(settings, db, ScriptedEngine(uneven, delay=0.01)).answers.run(int(sys.argv[2]))
 """
 
 

@@ -25,7 +25,7 @@ TORCH_FILES = (
     "rehearsal",
     "exporting",
 )
-ENGINE_FILES = ("adapter_weights", "kernels", "keyvalues", "mixing", "writing")
+ENGINE_FILES = ("adapter_weights", "kernels", "keyvalues", "lean", "mixing", "writing")
 TORCH_SIDE = {f"ft.{name}" for name in TORCH_FILES + ENGINE_FILES}
 
 

@@ -6,7 +6,8 @@ Must not know models, screens or rules.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import Text, cast, func
+from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from storage.tables import Adapter, Answer, Arm, Job, Prompt, PromptSet, Run, Setting, Study, StudyArm
@@ -95,6 +96,14 @@ def unanswered(session: Session, set_id: int, split: str, arm_ids: Sequence[int]
     return [(prompt, arm) for prompt in prompts if prompt is not None for arm in arm_ids if (prompt, arm) not in have]
 
 
+def prompt_sizes(session: Session, set_id: int, split: str) -> dict[int, int]:
+    """Characters that a model reads of each prompt, about: for sorting."""
+    earlier = func.length(cast(Prompt.history, Text))
+    size = func.length(col(Prompt.instruction)) + func.length(col(Prompt.input)) + earlier
+    query = columns(col(Prompt.id), size).where(col(Prompt.set_id) == set_id, col(Prompt.split) == split)
+    return {prompt: int(found or 0) for prompt, found in session.execute(query)}
+
+
 def prompts(session: Session, ids: Sequence[int]) -> dict[int, Prompt]:
     return {row.id: row for row in session.exec(select(Prompt).where(col(Prompt.id).in_(ids))) if row.id is not None}
 
@@ -131,6 +140,12 @@ def retired_arms(session: Session) -> dict[int, str]:
     return {arm: name for name, arms in known.get("arms", {}).items() if name != known.get("now") for arm in arms}
 
 
+def base_arm(session: Session) -> str:
+    """Name of the arm of the base there is now, or "" where it has none yet."""
+    retired = retired_arms(session)
+    return next((arm.name for arm, _ in arms(session) if arm.kind == "base" and arm.id not in retired), "")
+
+
 def answer_of_another_base(session: Session, base_hash: str) -> str:
     """Base hash of some live answer that this base did not give, earlier bases' arms aside, or ""."""
     query = select(Answer.base_hash).where(Answer.base_hash != "", col(Answer.voided_at).is_(None))
@@ -143,6 +158,15 @@ def cost_of(session: Session, arm_name: str) -> float:
     """Of an arm's stored answers, the voided too: they were paid for."""
     query = select(func.coalesce(func.sum(Answer.cost), 0.0)).join(Arm, col(Arm.id) == col(Answer.arm_id)).where(Arm.name == arm_name)
     return float(session.exec(query).one())
+
+
+def paid_for(session: Session) -> dict[int, tuple[int, float]]:
+    """Arm id -> how many answers each remote arm has stored, the voided too, and what they cost."""
+    count, cost = func.count(col(Answer.id)), func.coalesce(func.sum(Answer.cost), 0.0)
+    query = (
+        select(Arm.id, count, cost).outerjoin(Answer, col(Answer.arm_id) == col(Arm.id)).where(Arm.kind == "remote").group_by(col(Arm.id))
+    )
+    return {int(arm or 0): (answers, float(spent)) for arm, answers, spent in session.exec(query)}
 
 
 def jobs(session: Session, limit: int = 50) -> list[Job]:

@@ -46,6 +46,12 @@ def last_good(session: Session, adapter_id: int | None) -> float | None:
     return None
 
 
+def bad_since(session: Session, at: float) -> bool:
+    """Whether a look has found something wrong since then."""
+    query = select(IntegrityCheck.id).where(col(IntegrityCheck.ok).is_(False), IntegrityCheck.at >= at)
+    return session.exec(query.limit(1)).first() is not None
+
+
 def void(session: Session, adapter_ids: Sequence[int | None], since: float, at: float, reason: str) -> list[tuple[str, str, str]]:
     """Take back the live answers made since by the base (None) and these adapters: (arm, set, split) of each."""
     ids = [adapter_id for adapter_id in adapter_ids if adapter_id is not None]
