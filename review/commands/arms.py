@@ -51,7 +51,7 @@ def answer(
     if not set_name:
         raise BadInput("No prompt set is named. Name one (see tiebreak sets), or give --replay with an answer's number.")
     with house() as open_house, progress("answering") as advance:
-        chosen = arms or [arm.name for arm in open_house.answers.arms() if arm.kind != "imported"]
+        chosen = arms or [arm.name for arm in open_house.answers.arms() if arm.usable]
         job = open_house.answers.start(set_name, split, chosen, by=None)
         open_house.answers.run(job, progress=advance)
         done = next(j for j in open_house.answers.jobs() if j.id == job)
@@ -86,7 +86,7 @@ def score(set_name: SetName, arms: Arms = None, split: Split = "test", as_json: 
 
 def chat(
     text: Annotated[str, typer.Argument(help="What the customer asks.")],
-    arms: Annotated[list[str] | None, typer.Option("--arm", help="Arms to ask, at most 4. Default: base and the adapter in use.")] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Arms to ask, at most 4. Default: the base and what is in use.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +95,7 @@ def chat(
     if problems := decode.problems():
         raise BadInput(" ".join(problems))
     with house() as open_house:
-        chosen = arms or [name for name in ("base", open_house.adapters.in_use()) if name]
+        chosen = arms or [name for name in (open_house.answers.base_arm(), open_house.adapters.in_use()) if name]
         texts: dict[str, str] = {}
         for step in open_house.answers.chat(chosen, [Message("user", text)], decode):
             texts = dict(step.texts)

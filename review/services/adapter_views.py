@@ -51,3 +51,8 @@ def view(row: Adapter, in_use: object, by: str = "") -> AdapterView:
         in_use=row.id is not None and row.id == in_use, run_id=row.run_id, content_hash=row.content_hash, created_at=row.created_at,
         pinned=row.pinned, base_hash=row.base_hash, by=by, about=dict(row.about),
     )  # fmt: skip
+
+
+def of_earlier(base: str) -> str:
+    """Said of an arm that belongs to a base before the one there is now."""
+    return f"Of an earlier base, {base}"

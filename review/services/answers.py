@@ -16,8 +16,9 @@ from ft.errors import BadInput, Conflict, NotFound, Unavailable
 from ft.specs import DecodeSpec, TrainSpec, digest
 from ft.template import DEFAULT_SYSTEM
 from review.services import jobs
+from review.services.adapter_views import of_earlier
 from review.services.adapters import Adapters
-from review.services.answering import Answering, Progress
+from review.services.answering import SERVER_SECONDS, Answering, Progress
 from review.services.chat import ChatStep, Voice, chat
 from review.services.faults import reading, writing
 from review.services.jobs import JobView
@@ -29,11 +30,13 @@ from storage.tables import SPLITS, Adapter, Arm, Job
 
 ARM_DECODE = DecodeSpec()
 MAX_CHAT_ARMS = 4
+TALKING = ("base", "adapter", "remote")  # kinds of arms that can chat
 
 
 @dataclass(frozen=True, slots=True)
 class ArmView:
-    """An arm as shown to engineers. `adapter` is the adapter's name, "" for others; `usable` False where its adapter is gone."""
+    """An arm as shown to engineers. `adapter` is the adapter's name, "" for others; `usable` False where it gives no more answers;
+    `earlier`: it is of a base before the one there is now."""
 
     id: int
     name: str
@@ -41,6 +44,7 @@ class ArmView:
     adapter: str
     title: str
     usable: bool
+    earlier: bool = False
 
 
 class Answers:
@@ -55,6 +59,14 @@ class Answers:
         with reading(self._db) as session:
             retired = queries.retired_arms(session)
             return [_view(arm, adapter, retired.get(arm.id or 0, "")) for arm, adapter in queries.arms(session)]
+
+    def talking(self) -> list[ArmView]:
+        """Those that can chat now, oldest first."""
+        return [arm for arm in self.arms() if arm.usable and arm.kind in TALKING]
+
+    def base_arm(self) -> str:
+        """Name of the arm of the base there is now; those of earlier bases keep theirs."""
+        return next(arm.name for arm in self.arms() if arm.kind == "base" and arm.usable)
 
     def ensure_arms(self) -> None:
         """Make the arms that are missing. An arm never changes once made."""
@@ -146,6 +158,8 @@ class Answers:
     def chat(self, arm_names: Sequence[str], messages: Sequence[Message], decode: DecodeSpec | None = None) -> Iterator[ChatStep]:
         """Answer a conversation with several arms from one mixed batch, texts growing in step. Waits for a model that is still loading.
 
+        With a remote arm among them all texts come at once, at the end.
+
         Raises BadInput, NotFound, Unavailable before the first step; a later failure is a last step with `failed` set.
         """
         chosen = list(dict.fromkeys(arm_names))
@@ -158,24 +172,31 @@ class Answers:
             raise BadInput(" ".join(problems))
         if not 1 <= len(said) <= MAX_CHAT_ARMS:
             raise BadInput(f"Choose 1 to {MAX_CHAT_ARMS} arms to chat with.")
-        self._engine.wait_ready(120)
         self.ensure_arms()
         with reading(self._db) as session:
             known = {arm.name: (arm, adapter) for arm, adapter in queries.arms(session)}
             retired = queries.retired_arms(session)
-        self._adapters.check_base()
-        voices: dict[str, Voice] = {}
-        for shown, (name, messages) in said.items():
-            arm, adapter = known.get(name, (None, None))
-            if arm is None:
-                raise NotFound(f"There is no arm {name}. Choose from {', '.join(known)}.")
-            if arm.kind not in ("base", "adapter"):
-                raise BadInput(f"{name} cannot chat: its answers were written elsewhere. Choose the base or an adapter.")
-            if earlier := retired.get(arm.id or 0):
-                raise Unavailable(f"{name} belongs to an earlier base, {earlier}, and gives no more answers. Choose another arm.")
-            where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
-            voices[shown] = Voice(where, arm.system_prompt, messages)
+        if unknown := [name for name, _ in said.values() if name not in known]:
+            raise NotFound(f"There is no arm {unknown[0][:64]}. Choose from {', '.join(known)}.")
+        if any(known[name][0].kind in ("base", "adapter") for name, _ in said.values()):
+            self._engine.wait_ready(120)
+            self._adapters.check_base()
+        voices = {
+            shown: self._voice(*known[name], messages, retired.get(known[name][0].id or 0, "")) for shown, (name, messages) in said.items()
+        }
         return chat(self._engine, voices, decode)
+
+    def _voice(self, arm: Arm, adapter: Adapter | None, messages: Sequence[Message], earlier: str) -> Voice:
+        if arm.kind not in TALKING:
+            raise BadInput(f"{arm.name} cannot chat: its answers were written elsewhere. Choose the base, an adapter or a remote arm.")
+        if earlier:
+            raise Unavailable(f"{arm.name} belongs to an earlier base, {earlier}, and gives no more answers. Choose another arm.")
+        if arm.kind == "remote":
+            engine = self._remotes.engine(arm)
+            engine.wait_ready(SERVER_SECONDS)
+            return Voice(BASE, arm.system_prompt, messages, engine)
+        where = self._adapters.bring(adapter.id) if adapter and adapter.id else BASE
+        return Voice(where, arm.system_prompt, messages)
 
     def _check(self, session: Session, set_name: str, split: str, chosen: Sequence[str]) -> int:
         """The set's id. Raises NotFound or BadInput where answering could not work."""
@@ -208,7 +229,7 @@ def _view(arm: Arm, adapter: Adapter | None, earlier: str = "") -> ArmView:
     """`earlier`: the base it belongs to, where that is not the base now."""
     usable = not earlier and (arm.kind in ("base", "human", "remote") or (adapter is not None and adapter.status == "registered"))
     title = (
-        (f"Of an earlier base, {earlier}" if earlier else "")
+        (of_earlier(earlier) if earlier else "")
         or (adapter.title if adapter else "")
         or {
             "base": "The base model",
@@ -217,7 +238,7 @@ def _view(arm: Arm, adapter: Adapter | None, earlier: str = "") -> ArmView:
             "remote": f"{arm.remote.get('model')} on {urlsplit(str(arm.remote.get('url'))).hostname}",
         }.get(arm.kind, "")
     )
-    return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable)
+    return ArmView(arm.id or 0, arm.name, arm.kind, adapter.name if adapter else "", title, usable, bool(earlier))
 
 
 def _arm(name: str, kind: str, adapter_id: int | None = None, system: str = DEFAULT_SYSTEM, of: str = "") -> Arm:

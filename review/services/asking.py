@@ -55,7 +55,8 @@ class Asking:
         usable = self._usable()
         in_use = self._adapters.in_use()
         context, base = self._about_base()
-        found = [self._view(arm, adapter, in_use, context, base) for arm, adapter in usable.values()]
+        below = next((arm.name for arm, _ in usable.values() if arm.kind == "base"), "")
+        found = [self._view(arm, adapter, in_use, context, base, below) for arm, adapter in usable.values()]
         if DEFAULT not in usable:
             standing_for = next((view for view in found if view.in_use), None)
             if standing_for:
@@ -109,11 +110,12 @@ class Asking:
     def _usable(self) -> dict[str, tuple[Arm, Adapter | None]]:
         self._answers.ensure_arms()
         with reading(self._db) as session:
-            found = queries.arms(session)
+            found, retired = queries.arms(session), queries.retired_arms(session)
         return {
             arm.name: (arm, adapter)
             for arm, adapter in found
-            if arm.kind in ("base", "remote") or (arm.kind == "adapter" and adapter is not None and adapter.status == "registered")
+            if arm.id not in retired
+            and (arm.kind in ("base", "remote") or (arm.kind == "adapter" and adapter is not None and adapter.status == "registered"))
         }
 
     def _about_base(self) -> tuple[int, str]:
@@ -122,8 +124,8 @@ class Asking:
         identity = self._engine.identity()
         return identity.context_length, identity.base
 
-    def _view(self, arm: Arm, adapter: Adapter | None, in_use: str | None, context: int, base: str) -> ModelView:
-        root, parent = (adapter.content_hash, "base") if adapter else (arm.remote.get("model") or base or arm.name, "")
+    def _view(self, arm: Arm, adapter: Adapter | None, in_use: str | None, context: int, base: str, below: str) -> ModelView:
+        root, parent = (adapter.content_hash, below) if adapter else (arm.remote.get("model") or base or arm.name, "")
         return ModelView(arm.name, arm.kind, root, parent, arm.created_at, _stands(arm, adapter, in_use), context)
 
 

@@ -13,6 +13,7 @@ from ft.errors import BadInput
 from ft.metrics import CAUTION_WORDS, INTERVAL_WORDS, Difference
 from review.protocol.ranking import Strength
 from review.services import scoring
+from review.services.adapter_views import of_earlier
 from review.services.faults import reading
 from review.services.scoring import Progress, ScoreReport
 from review.services.spreadsheets import csv_text
@@ -20,6 +21,7 @@ from review.services.studies import Studies
 from review.services.study_views import StudyResult
 from storage.database import Database
 from storage.queries import boards as rows
+from storage.queries.arms import retired_arms
 from storage.queries.studies import ArmRow
 
 __all__ = ["Board", "BoardLink", "BoardRow", "Boards", "Difference", "ScoreReport", "ScoreView", "WinRateView"]
@@ -113,6 +115,7 @@ class _Facts:
     answers: Mapping[int, int]
     marks: Mapping[int, Sequence[tuple[int, int]]]
     studies: Sequence[str]
+    retired: Mapping[int, str]
 
 
 class Boards:
@@ -154,9 +157,11 @@ class Boards:
             facts = _Facts(
                 prompts, references, rows.arms(session), rows.newest_evaluations(session, set_id, split),
                 rows.answer_counts(session, set_id, split), rows.answer_marks(session, set_id, split), rows.studies(session, set_id, split),
+                retired_arms(session),
             )  # fmt: skip
         result = self._result(facts.studies, study)
-        base = next((arm for arm in facts.arms if arm.kind == "base" and arm.id in facts.evaluations), None)
+        bases = [arm for arm in facts.arms if arm.kind == "base" and arm.id in facts.evaluations]
+        base = min(bases, key=lambda arm: (arm.id in facts.retired, -arm.id), default=None)  # that of now, else the last one before
         found = [self._row(arm, base, facts, result) for arm in facts.arms if arm.id in facts.answers or arm.id in facts.evaluations]
         shown = tuple(name for name in ORDER if any(name in row.scores for row in found))
         return Board(
@@ -202,7 +207,7 @@ class Boards:
         return BoardRow(
             arm=arm.name,
             kind=arm.kind,
-            title=arm.title,
+            title=of_earlier(facts.retired[arm.id]) if arm.id in facts.retired else arm.title,
             scores={s.metric: ScoreView(s.value, s.low, s.high, s.signature, s.n) for s in found.scores} if found else {},
             versus_base=self._differences(found, facts.evaluations[base.id]) if compared and found and base else {},
             human=_human(result, arm.name),
@@ -244,6 +249,13 @@ def _human(result: StudyResult | None, arm: str) -> WinRateView | None:
 
 
 def _note(arm: ArmRow, found: rows.EvaluationRow | None, stale: bool, facts: _Facts) -> str:
+    """What is missing, and whether it can be compared with the others without more ado."""
+    earlier = facts.retired.get(arm.id)
+    words = f"{of_earlier(earlier)}: it gives no more answers, so compare it with care." if earlier else ""
+    return f"{words} {_missing(arm, found, stale, facts)}".strip()
+
+
+def _missing(arm: ArmRow, found: rows.EvaluationRow | None, stale: bool, facts: _Facts) -> str:
     if arm.kind == "human":
         return scoring.IS_REFERENCE
     answered = len(facts.marks.get(arm.id, ()))

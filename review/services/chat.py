@@ -1,6 +1,7 @@
 """A conversation with several arms at once: one mixed batch, one stream, all texts a step further each time.
 
-Must not know the database, torch or screens.
+Where an arm is on a server, all texts come at once, when all are whole: its pace would tell it from the others. Must not know the
+database, torch or screens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +23,27 @@ class ChatStep:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """Who answers: the adapter's name in the engine, its system text, and what was said to it so far."""
+    """Who answers: the adapter's name in the engine, its system text, and what was said to it so far. `elsewhere`: an engine of its own."""
 
     adapter: str
     system: str
     messages: Sequence[Message]
+    elsewhere: Engine | None = None
 
 
 def chat(engine: Engine, voices: Mapping[str, Voice], decode: DecodeSpec) -> Iterator[ChatStep]:
     """`voices` by the name they are shown under. Closing the iterator stops the answers."""
-    requests = [Request(name, with_system(one.messages, one.system), one.adapter, decode) for name, one in voices.items()]
+    if any(one.elsewhere for one in voices.values()):
+        return _whole(engine, voices, decode)
+    return _in_step(engine, voices, decode)
+
+
+def _request(name: str, one: Voice, decode: DecodeSpec) -> Request:
+    return Request(name, with_system(one.messages, one.system), one.adapter, decode)
+
+
+def _in_step(engine: Engine, voices: Mapping[str, Voice], decode: DecodeSpec) -> Iterator[ChatStep]:
+    requests = [_request(name, one, decode) for name, one in voices.items()]
     texts = dict.fromkeys(voices, "")
     live = set(voices)
     waiting = set(live)
@@ -53,3 +65,26 @@ def chat(engine: Engine, voices: Mapping[str, Voice], decode: DecodeSpec) -> Ite
         yield ChatStep(dict(texts), True)
     finally:
         stream.close()
+
+
+def _whole(engine: Engine, voices: Mapping[str, Voice], decode: DecodeSpec) -> Iterator[ChatStep]:
+    """Steps without words until every text is whole. Engines are listened to in an order that has nothing to do with `voices`'."""
+    asked: dict[int, tuple[Engine, list[Request]]] = {}
+    for name, one in voices.items():
+        where = one.elsewhere or engine
+        asked.setdefault(id(where), (where, []))[1].append(_request(name, one, decode))
+    streams = [asked[key][0].generate(asked[key][1]) for key in sorted(asked)]
+    nothing, texts = dict.fromkeys(voices, ""), dict.fromkeys(voices, "")
+    try:
+        for stream in streams:
+            for event in stream:
+                if isinstance(event, Failed):
+                    yield ChatStep(nothing, True, event.error)
+                    return
+                if isinstance(event, Done):
+                    texts[event.request_id] = event.text
+                yield ChatStep(dict(nothing))
+        yield ChatStep(texts, True)
+    finally:
+        for stream in streams:
+            stream.close()

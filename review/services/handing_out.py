@@ -250,7 +250,8 @@ class HandingOut:
         study_id = study.id or 0
         if study_id not in self._telling:
             arms = rows.arms_of(session, study_id)
-            given = [*self._names, *(arm.name for arm in arms), *rows.adapter_names(session, [arm.id for arm in arms])]
+            ids = [arm.id for arm in arms]
+            given = [*self._names, *(arm.name for arm in arms), *rows.adapter_names(session, ids), *rows.model_names(session, ids)]
             names = [part for name in given for part in (name, name.rsplit("/", 1)[-1])]
             self._telling[study_id] = telling(names, rows.subject_texts(session, study))
         return self._telling[study_id]

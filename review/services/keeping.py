@@ -25,6 +25,7 @@ from storage.tables import Arm, Prompt, PromptSet
 
 CANARY, KEEP = "canary", "keep"
 NAMES = {CANARY: "General abilities", KEEP: "Keep list"}
+BASE = "base"
 FELL = 0.2  # of ROUGE-L against the kept answer: less is another wording
 
 
@@ -112,8 +113,9 @@ class Keeping:
         return len(added)
 
     def compare(self, new: str, old: str) -> WhatGotWorse:
-        """What the arm `new` does worse than the arm `old`. Raises NotFound for an unknown arm."""
+        """What the arm `new` does worse than the arm `old`; "base" is the base there is now. Raises NotFound for an unknown arm."""
         with reading(self._db) as session:
+            old = arm_rows.base_arm(session) or old if old == BASE else old
             pairs = [pair for purpose in (CANARY, KEEP) for pair in _pairs(session, purpose, _arm(session, new), _arm(session, old))]
         judged = [_judge(pair.prompt, pair.kind, pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
         worse = [each.regression for each in judged if each.regression]

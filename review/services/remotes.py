@@ -5,6 +5,7 @@ The key is only ever in the environment: an arm knows the name of the variable. 
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from ft.engine import Done, Engine
@@ -20,6 +21,20 @@ from storage.queries.people import audit
 from storage.tables import Answer, Arm, Prompt
 
 MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteView:
+    """A remote arm as shown; never the key. Prices are for a million tokens, `cost` is that of its stored answers."""
+
+    name: str
+    url: str
+    model: str
+    key_env: str
+    price_in: float
+    price_out: float
+    answers: int
+    cost: float
 
 
 class Remotes:
@@ -59,6 +74,13 @@ class Remotes:
                 raise Conflict(f"The same remote arm is there already, as {twin.name}. Use that one.")
             session.add(arm)
             audit(session, time.time(), by, "remote arm added", name=name, **remote)
+
+    def arms(self) -> list[RemoteView]:
+        """Oldest first."""
+        with reading(self._db) as session:
+            paid = queries.paid_for(session)
+            found = [arm for arm, _ in queries.arms(session) if arm.kind == "remote"]
+            return [RemoteView(arm.name, **arm.remote, answers=paid[arm.id or 0][0], cost=paid[arm.id or 0][1]) for arm in found]
 
     def cost(self, name: str) -> float:
         """What the stored answers of an arm have cost, in the currency of its prices."""

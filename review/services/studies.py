@@ -14,6 +14,7 @@ from review.protocol.blinding import shown_text
 from review.protocol.criteria import DEFAULT_CRITERIA, DEFAULT_REASONS
 from review.protocol.verdict import Rule
 from review.services import study_disputes as disputes
+from review.services.adapter_views import of_earlier
 from review.services.declaring import Checked, Declared, check, check_answers
 from review.services.faults import reading, writing
 from review.services.study_progress import study_progress
@@ -24,6 +25,7 @@ from storage.database import Database
 from storage.queries import decisions as decided
 from storage.queries import studies as rows
 from storage.queries import votes as cast
+from storage.queries.arms import retired_arms
 from storage.tables import Audit, Study, StudyArm, StudyReviewer
 
 __all__ = [
@@ -181,7 +183,11 @@ def _store(session: Session, wanted: Declared, found: Checked, by: int | None) -
 
 def _given(session: Session, study: Study) -> Given:
     votes = cast.votes(session, key(study.id))
-    about = {arm.name: (arm.kind, arm.title) for arm in rows.arms_of(session, key(study.id))}
+    retired = retired_arms(session)
+    about = {
+        arm.name: (arm.kind, of_earlier(retired[arm.id]) if arm.id in retired else arm.title)
+        for arm in rows.arms_of(session, key(study.id))
+    }
     identical = len(rows.identical_keys(session, key(study.id)))
     names = rows.user_names(session, sorted({row.reviewer_id for row in votes}))
     return Given(view(session, study), about, [record(row) for row in votes], beside(session, study, votes), names, identical)

@@ -17,6 +17,7 @@ from storage.tables import (
     IdenticalPair,
     Prompt,
     PromptSet,
+    Setting,
     Study,
     StudyArm,
     StudyReviewer,
@@ -135,6 +136,14 @@ def adapter_names(session: Session, arm_ids: Sequence[int]) -> list[str]:
     """Names and titles of the adapters behind the arms."""
     query = select(col(Adapter.name), col(Adapter.title)).join(Arm, col(Arm.adapter_id) == col(Adapter.id)).where(col(Arm.id).in_(arm_ids))
     return [name for row in session.execute(query) for name in row if name]
+
+
+def model_names(session: Session, arm_ids: Sequence[int]) -> list[str]:
+    """Names of the models behind the arms: of remote ones, of every base that this data folder has had."""
+    remotes = session.scalars(select(col(Arm.remote)).where(col(Arm.id).in_(arm_ids), col(Arm.kind) == "remote"))
+    known = session.get(Setting, "bases")
+    bases = {known.value.get("now"), *known.value.get("arms", {})} if known and isinstance(known.value, dict) else set()
+    return [*(str(remote.get("model") or "") for remote in remotes), *sorted(str(base) for base in bases if base)]
 
 
 def answered(session: Session, set_id: int, split: str, arm_ids: Sequence[int], upto: int | None = None) -> dict[int, int]:

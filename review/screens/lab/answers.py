@@ -63,9 +63,8 @@ def build(house: "House") -> Room:
 
     def show(person: "UserView") -> list[Any]:
         house.answers.ensure_arms()
-        known = [arm.name for arm in house.answers.arms()]
-        using = house.adapters.in_use()
-        usual = [name for name in ("base", using) if name and name in known]
+        known = [(arm.name if arm.usable else f"{arm.name} (no more answers)", arm.name) for arm in house.answers.arms()]
+        usual = [name for name in (house.answers.base_arm(), house.adapters.in_use()) if name]
         sets = [one.name for one in reversed(house.library.sets())]
         return [choices(sets), gr.CheckboxGroup(choices=known, value=usual), *work()]
 

@@ -10,6 +10,7 @@ import gradio as gr
 from ft.errors import BadInput
 from review.screens.lab.adapter_cards import accepted_html, card_html, list_html, memory_html, refused_html
 from review.screens.lab.blending import blend_part
+from review.screens.lab.remote_arms import remotes_part
 from review.screens.lab.room import Room, choices
 from review.screens.parts import QUICK, SLOW, actions, acts, block, heading, note
 
@@ -44,6 +45,7 @@ def build(house: "House") -> Room:
     _act(house, buttons, chosen, places, state)
     _upload(house, places, state)
     blending = blend_part(house, places, state)
+    remotes = remotes_part(house)
 
     @acts(house, "engineer", "admin")
     def show_card(person: "UserView", picked: str | None) -> str:
@@ -52,9 +54,9 @@ def build(house: "House") -> Room:
     chosen.input(show_card, [chosen], [card], **QUICK)
 
     def show(person: "UserView") -> list[Any]:
-        return [*state(house.adapters.in_use()), *blending.show(person)]
+        return [*state(house.adapters.in_use()), *blending.show(person), *remotes.show(person)]
 
-    return Room([*places, *blending.outputs], show, [listing, memory], lambda person: drawn())
+    return Room([*places, *blending.outputs, *remotes.outputs], show, [listing, memory], lambda person: drawn())
 
 
 def _buttons() -> tuple[gr.Dropdown, dict[str, gr.Button]]:

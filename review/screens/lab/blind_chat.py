@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ft.specs import DecodeSpec
-from review.screens.lab.room import Room, choices
+from review.screens.lab.room import Room
 from review.screens.lab.talking import EVERY, STREAMS, exchange_html, talking_arms, until_ready
 from review.screens.parts import QUICK, actions, acts, badge, block, count, empty_state, escape, heading
 from review.services.live import LiveCompare, Shown
@@ -66,6 +66,7 @@ def build(house: "House") -> Room:
         second = gr.Dropdown([], label="The other", elem_id="blind-second")
         longest = gr.Number(256, label="Longest answer, tokens", minimum=1, maximum=4096, precision=0, elem_id="blind-longest")
         warmth = gr.Number(0, label="Temperature (0: always the same)", minimum=0, maximum=2, step=0.1, elem_id="blind-temperature")
+    away = block(elem_id="blind-away")
     talk = block(EMPTY, elem_id="blind-talk", min_height=180)
     status = block(elem_id="blind-status", min_height=28)
     with actions():
@@ -131,7 +132,6 @@ def build(house: "House") -> Room:
         button.click(votes_for(name), [kept, winners], [winners, tally, *moving], **QUICK)
 
     def show(person: "UserView") -> list[Any]:
-        arms, tuned = talking_arms(house)
-        return [choices(arms, "base"), choices(arms, tuned)]
+        return talking_arms(house)
 
-    return Room([first, second], show)
+    return Room([first, second, away], show)

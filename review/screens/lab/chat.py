@@ -12,8 +12,8 @@ import gradio as gr
 from ft.errors import BadInput
 from ft.specs import DecodeSpec
 from review.screens.lab import blind_chat
-from review.screens.lab.room import Room, choices
-from review.screens.lab.talking import EVERY, STREAMS, exchange_html, talking_arms, until_ready
+from review.screens.lab.room import Room
+from review.screens.lab.talking import EVERY, STREAMS, exchange_html, talking_arms, until_ready, usual_two
 from review.screens.parts import actions, acts, block, empty_state, heading
 from review.services.answers import Message
 
@@ -45,6 +45,7 @@ def _named(house: "House") -> Room:
         second = gr.Dropdown([], label="Second arm", elem_id="chat-second")
         longest = gr.Number(256, label="Longest answer, tokens", minimum=1, maximum=4096, precision=0, elem_id="chat-longest")
         warmth = gr.Number(0, label="Temperature (0: always the same)", minimum=0, maximum=2, step=0.1, elem_id="chat-temperature")
+    away = block(elem_id="chat-away")
     question = gr.Textbox(label="Question", placeholder="What would a customer ask?", lines=2, max_lines=8, elem_id="chat-question")
     with actions():
         send = gr.Button("Ask both", variant="primary", elem_id="chat-send")
@@ -58,7 +59,7 @@ def _named(house: "House") -> Room:
         person: "UserView", words: str, one: str | None, other: str | None, tokens: float, heat: float, before: list[str]
     ) -> Iterator[list[Any]]:
         words = (words or "").strip()
-        arms = list(dict.fromkeys(arm for arm in (one, other) if arm)) or [arm for arm in ("base", house.adapters.in_use()) if arm]
+        arms = list(dict.fromkeys(arm for arm in (one, other) if arm)) or usual_two(house)
         decode = DecodeSpec(max_new_tokens=int(tokens or 0), temperature=float(heat or 0))
         problems = decode.problems()
         if not words or problems:
@@ -83,7 +84,6 @@ def _named(house: "House") -> Room:
     stop.click(None, cancels=list[Any](runs), api_visibility="private")
 
     def show(person: "UserView") -> list[Any]:
-        arms, tuned = talking_arms(house)
-        return [choices(arms, "base"), choices(arms, tuned)]
+        return talking_arms(house)
 
-    return Room([first, second], show)
+    return Room([first, second, away], show)

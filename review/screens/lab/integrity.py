@@ -117,7 +117,7 @@ def build(house: "House") -> Room:
 
     def show(person: "UserView") -> list[Any]:
         names = [one.name for one in house.answers.arms()]
-        first = house.adapters.in_use() or "base"
+        first = house.adapters.in_use() or house.answers.base_arm()
         return [*drawn(), choices(names, first), passport_html(house.passports.passport(first)) if first in names else ""]
 
     @acts(house, "engineer", "admin")

@@ -13,6 +13,7 @@ from review.screens.parts import actions, block, count, escape, heading
 from review.services.study_plans import Plan, Wish, free_name, possible_reviewers
 
 if TYPE_CHECKING:
+    from review.services.answers import ArmView
     from review.services.house import House
     from review.services.study_views import StudyView
 
@@ -146,7 +147,7 @@ def filled(house: "House", wish: Wish, tags: dict[str, int]) -> list[Any]:
     rule = wish.rule
     return [
         free_name(house.db, wish.name), choices(sets, wish.set_name), wish.split, tags_of(tags, wish.tags),
-        gr.CheckboxGroup(choices=[(f"{arm.name} · {KINDS.get(arm.kind, arm.kind)}", arm.name) for arm in arms],
+        gr.CheckboxGroup(choices=[(f"{arm.name} · {_kind(arm)}", arm.name) for arm in arms],
                          value=[arm for arm in wish.arms if arm in known]),
         gr.Dropdown(choices=[(BEST_FIRST, ""), *known], value=wish.against if wish.against in known else ""),
         gr.Dropdown(choices=people, multiselect=True,
@@ -155,6 +156,11 @@ def filled(house: "House", wish: Wish, tags: dict[str, int]) -> list[Any]:
         round(rule.get("min_win_rate", 0.55) * 100, 2), round(rule.get("max_both_bad", 0.3) * 100, 2), rule.get("min_votes", 0),
         rule.get("min_reviewers", 1), rule.get("no_worse_tag", True), _nearest(rule.get("e_value", 20.0)),
     ]  # fmt: skip
+
+
+def _kind(arm: "ArmView") -> str:
+    """Which kind it is, or that it is of an earlier base."""
+    return arm.title[:1].lower() + arm.title[1:] if arm.earlier else KINDS.get(arm.kind, arm.kind)
 
 
 def _nearest(evidence: float) -> float:

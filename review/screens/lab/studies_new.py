@@ -80,8 +80,8 @@ def wire(
 def usual(house: "House") -> plans.Wish:
     """What most people declare next: the adapter in use, or the newest, against the base, on the newest prompts."""
     known = house.answers.arms()
-    best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter"), None)
+    best = house.adapters.in_use() or next((arm.name for arm in reversed(known) if arm.kind == "adapter" and arm.usable), None)
     sets = house.library.sets()
-    arms = tuple(arm.name for arm in known if arm.name in (best, "base"))
+    arms = tuple(arm.name for arm in known if arm.name in (best, house.answers.base_arm()))
     number = len(house.studies.studies()) + 1
     return plans.Wish(plans.free_name(house.db, f"Study {number}"), sets[-1].name if sets else "", arms=arms)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ft.errors import Unavailable
+from review.screens.lab.room import choices
 from review.screens.parts import escape, progress_bar
 
 if TYPE_CHECKING:
@@ -29,11 +30,22 @@ def exchange_html(question: str, texts: dict[str, str], state: str) -> str:
     )
 
 
-def talking_arms(house: "House") -> tuple[list[str], str | None]:
-    """Names of the arms that can chat, and the one to put beside the base."""
-    house.answers.ensure_arms()
-    arms = [arm.name for arm in house.answers.arms() if arm.kind in ("base", "adapter")]
-    return arms, house.adapters.in_use() or next((arm for arm in reversed(arms) if arm != "base"), None)
+AWAY = "A question to a remote arm leaves this machine and is paid for at its price. Its answer comes whole, and so does the one beside it."
+
+
+def talking_arms(house: "House") -> list[Any]:
+    """Values for two dropdowns and a remark: the arms that can chat, the base and the one to put beside it first."""
+    found = house.answers.talking()
+    names, base = [arm.name for arm in found], house.answers.base_arm()
+    ours = [arm.name for arm in found if arm.kind == "adapter"]
+    beside = house.adapters.in_use() or next(reversed(ours or [name for name in names if name != base]), None)
+    remote = any(arm.kind == "remote" for arm in found)
+    return [choices(names, base), choices(names, beside), f'<p class="tb-muted tb-small">{AWAY}</p>' if remote else ""]
+
+
+def usual_two(house: "House") -> list[str]:
+    """The base and what is in use beside it, where nobody chose."""
+    return [arm for arm in (house.answers.base_arm(), house.adapters.in_use()) if arm]
 
 
 def until_ready(house: "House") -> Iterator[str]:
