@@ -158,7 +158,8 @@ def data_problems(train: Sequence[Row], validation: Sequence[Row], objective: st
     cure = "approve at least 2" if objective == "sft" else "collect votes on train or validation prompts first"
     empty = sum(not row.get("instruction", "").strip() or not row.get("output", "").strip() for row in rows)
     checks = [
-        (len(rows) >= 2 and bool(train), f"There are {len(rows)} {what} to learn from: {cure}."),
+        (len(rows) >= 2, f"There are {len(rows)} {what} to learn from: {cure}."),
+        (len(rows) < 2 or bool(train), f"All {len(rows)} {what} are held out for validation: {cure} that are not."),
         (not train or bool(validation), f"No {what[:-1]} could be held out for validation: {cure}, on different questions."),
         (not empty, f"{empty} {what} have no question or no answer: reject or complete them."),
     ]

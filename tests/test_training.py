@@ -224,6 +224,11 @@ def test_what_is_not_there_is_said(house: House) -> None:
             act("nothing")
 
 
+def test_rows_that_are_all_held_out_are_told_as_such() -> None:
+    assert runs.data_problems([], ROWS) == ["All 12 examples are held out for validation: approve at least 2 that are not."]
+    assert runs.data_problems([], []) == ["There are 0 examples to learn from: approve at least 2."]
+
+
 def test_one_run_trains_at_a_time_in_the_order_they_came(house: House) -> None:
     first, second = begun(house, LONG), begun(house)
     synced(house, first, lambda view: view.status == "running")
