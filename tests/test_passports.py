@@ -138,12 +138,12 @@ def test_answers_of_mixed_batches_are_given_again_alone_to_the_letter(local: Hou
             )
         )  # fmt: skip
     assert answer(local, "base", "one") == "finished"
-    for row in [*by(local, "base")[:3], *by(local, "one")[:3], by(local, "one")[-1]]:
+    for row in [*by(local, "base")[:3], *by(local, "one")[:3]]:
         found = local.passports.replay(row.id or 0)
         assert found.identical, found.words
         assert found.was["base"] == local.engine.identity().base_hash
-    earlier = by(local, "one")[-1]
-    assert earlier.prompt_tokens > by(local, "one")[0].prompt_tokens + 10, "the earlier turns were not read"
+    longest = by(local, "one")[0]
+    assert longest.prompt_tokens > by(local, "one")[-1].prompt_tokens + 10, "the earlier turns were not read"
 
 
 def test_the_command_line_shows_passports_and_replays(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
