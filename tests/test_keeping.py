@@ -1,6 +1,7 @@
 """What got worse: canaries by rule, kept answers by closeness; the keep-list comes from reviewers and never from training prompts."""
 
 import pytest
+from sqlmodel import select
 
 from ft.canaries import canaries
 from ft.errors import NotFound
@@ -16,8 +17,8 @@ def keeping(db: Database) -> Keeping:
     return Keeping(db)
 
 
-def give(db: Database, arm: str, answers: dict[str, str], set_name: str) -> None:
-    """Store an arm's answers to the prompts of a set that begin with these words; "" answers all others."""
+def give(db: Database, arm: str, answers: dict[str, str], set_name: str, only: str = "") -> None:
+    """Store an arm's answers to the prompts of a set that begin with these words; "" answers all others. `only`: to prompts so begun."""
     with db.write() as session:
         found = session.exec(Arm.__table__.select().where(Arm.name == arm)).first()  # type: ignore[attr-defined, call-overload]
         if found is None:
@@ -27,6 +28,8 @@ def give(db: Database, arm: str, answers: dict[str, str], set_name: str) -> None
         arm_id = session.exec(Arm.__table__.select().where(Arm.name == arm)).first()[0]  # type: ignore[attr-defined, call-overload]
         set_id = session.exec(PromptSet.__table__.select().where(PromptSet.name == set_name)).first()[0]  # type: ignore[attr-defined, call-overload]
         for prompt in rows.prompts_of(session, set_id):
+            if not prompt.instruction.startswith(only):
+                continue
             text = next((text for start, text in answers.items() if start and prompt.instruction.startswith(start)), answers.get("", ""))
             session.add(Answer(arm_id=arm_id, prompt_id=prompt.id or 0, text=text))
 
@@ -118,3 +121,19 @@ def test_a_kept_answer_that_is_said_otherwise_is_no_regression_but_a_lost_one_is
     (lost,) = keeping.compare("far", "old").worse
     assert (lost.kind, lost.kept) == ("keep", "Open the menu and choose reset")
     assert lost.drop > 0.5
+
+
+def test_answers_that_were_taken_back_are_not_compared_until_given_again(db: Database, keeping: Keeping) -> None:
+    (name,) = keeping.sets()
+    give(db, "old", {"What is the capital of Japan": "Tokyo"}, name)
+    give(db, "new", {"What is the capital of Japan": "Open Settings."}, name)
+    assert len(keeping.compare("new", "old").worse) == 1
+    with db.write() as session:
+        for answer in session.exec(select(Answer)).all():
+            if answer.text == "Open Settings.":
+                answer.voided_at = 1.0
+                session.add(answer)
+    found = keeping.compare("new", "old")
+    assert (found.worse, found.complete, found.compared) == ((), False, len(canaries()) - 1)
+    give(db, "new", {"What is the capital of Japan": "Tokyo"}, name, only="What is the capital of Japan")
+    assert keeping.compare("new", "old").complete

@@ -107,6 +107,7 @@ def test_the_best_is_proposed_and_only_the_chosen_one_goes_on(house: House, done
     with pytest.raises(NotFound):
         house.sweeps.choose(sweep, "nothing", None)
     house.sweeps.choose(sweep, second, None)
+    house.sweeps.choose(sweep, second, None)
     for _ in range(4):
         house.training.sync()
     assert [adapter.run_id for adapter in house.adapters.adapters()] == [second]

@@ -126,7 +126,7 @@ class Sweeps:
                 self._training.cancel(run.run, by)
 
     def choose(self, sweep_id: int, run_id: str, by: int | None) -> None:
-        """Let one finished run go on: its adapter is registered, answers the test prompts and is scored."""
+        """Let one finished run go on: its adapter is registered, answers the test prompts and is scored. Once is enough."""
         view = self.sweep(sweep_id)
         run = next((each for each in view.runs if each.run == run_id), None)
         if run is None:
@@ -135,6 +135,8 @@ class Sweeps:
             raise Conflict(f"That run is {run.status}, so there is no adapter to go on with. Choose a finished one.")
         with writing(self._db) as session:
             row = session.get_one(Sweep, sweep_id)
+            if run_id in row.spec.get("chosen", ())[-1:]:
+                return
             row.spec = {**row.spec, "chosen": [*row.spec.get("chosen", []), run_id]}
             session.add(row)
             audit(session, time.time(), by, "sweep run chosen", sweep=sweep_id, run=run_id)
