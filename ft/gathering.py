@@ -154,15 +154,15 @@ class Gathering:
                 call.put(made)
 
     def _row(self, request: Request, call: Call) -> Row | Failed:
+        context = min(self._base.context_length, self.max_tokens)
         try:
-            prompt = encode(self._base.tokenizer, request.messages)
+            prompt = encode(self._base.tokenizer, request.messages, context)
         except UserError as error:
             return Failed(request.id, str(error), "request")
         except Exception:
             log.exception("a prompt could not be encoded")
             words = "The prompt could not be read by the model's tokenizer. Remove unusual characters and try again."
             return Failed(request.id, words, "request")
-        context = min(self._base.context_length, self.max_tokens)
         if len(prompt) >= context:
             words = f"The prompt has {len(prompt)} tokens; this model reads at most {context}. Shorten it."
             return Failed(request.id, words, "request")

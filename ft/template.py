@@ -25,6 +25,7 @@ PLAIN = (
 )
 ROLES: tuple[str, ...] = get_args(Role)
 _MARK = "@@text-{}@@"
+_CHARACTERS = 16  # of a text for each token that may be read: more than a token has in any language
 _MARKS = re.compile(r"@@text-(\d+)@@")
 # Fixed, because some templates print today's date or ask for reasoning: the same messages must give the same tokens every day.
 _CONSTANTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
@@ -50,15 +51,16 @@ def with_system(messages: Sequence[Message], system: str = DEFAULT_SYSTEM) -> tu
     return Message("system", system), *messages
 
 
-def encode(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def encode(tokenizer: Any, messages: Sequence[Message], most: int = 0) -> list[int]:
     """Tokens of the conversation, up to where the assistant begins to answer.
 
-    Raises BadInput for an unknown role, an empty prompt or text that is not valid Unicode.
+    Raises BadInput for an unknown role, an empty prompt or text that is not valid Unicode; and for one that has far more than `most`
+    tokens, unless that is 0, without reading all of it: others wait meanwhile.
     """
     messages = with_system(messages)
     _check(messages)
     texts, rendered = _render(tokenizer, messages, add_generation_prompt=True)
-    return _tokens(tokenizer, rendered, texts)
+    return _tokens(tokenizer, rendered, texts, most)
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
@@ -84,9 +86,9 @@ def plain_tokens(tokenizer: Any, text: str) -> list[int]:
     except UnicodeEncodeError as error:
         raise BadInput("The text holds broken characters (half of a surrogate pair). Type or paste it again.") from error
     control = control_tokens(tokenizer)
-    tokens: list[int] = []
-    for piece in _cut(text, [name for name in control if name in text]):
-        tokens += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    pieces = _cut(text, [name for name in control if name in text])
+    read = tokenizer(pieces, add_special_tokens=False, split_special_tokens=True)["input_ids"] if pieces else []
+    tokens = [token for piece in read for token in piece]
     if not set(tokens).isdisjoint(control.values()):
         raise BadInput("The text holds characters that this model reads as control tokens. Remove them and try again.")
     return tokens
@@ -156,11 +158,21 @@ def _folded(messages: Sequence[Message]) -> tuple[Message, ...]:
     return Message(first.role, f"{system.content}\n\n{first.content}"), *rest
 
 
-def _tokens(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[int]:
+def _tokens(tokenizer: Any, rendered: str, texts: Sequence[str], most: int) -> list[int]:
     tokens: list[int] = []
     for index, part in enumerate(_MARKS.split(rendered)):
         if index % 2:
-            tokens += plain_tokens(tokenizer, texts[int(part)])
+            text = texts[int(part)]
+            if most and len(text) > _CHARACTERS * most:  # its beginning tells, but for texts such as a hundred thousand blanks
+                _refuse_long(len(tokens) + len(plain_tokens(tokenizer, text[: _CHARACTERS * most])), most)
+            tokens += plain_tokens(tokenizer, text)
+            _refuse_long(len(tokens), most)
         elif part:
             tokens += tokenizer(part, add_special_tokens=False)["input_ids"]
     return tokens
+
+
+def _refuse_long(tokens: int, most: int) -> None:
+    """By a margin, since a text that is cut in the middle of a word may have a few tokens more."""
+    if most and tokens > 1.25 * most + 16:
+        raise BadInput(f"The prompt has far more than {most} tokens, which is all that this model reads. Shorten it.")
