@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ft.base_cards import base_card
-from ft.errors import BadInput, Conflict, Refused, Unavailable
+from ft.errors import BadInput, Conflict, NotFound, Refused, Unavailable
 from ft.scripted import ScriptedEngine
 from review.commands.main import program
+from review.screens.scores import scores_html
 from review.services.bases import chosen_base
 from review.services.house import House, build
 from review.settings import Settings
@@ -164,6 +165,45 @@ def test_after_a_change_the_old_arms_keep_their_answers_and_the_new_base_is_an_a
     assert answer(new, "base gpt2") == "finished"
     assert before <= {row.id for row in stored(new)}
     assert all(row.voided_at is None for row in stored(new))
+
+
+def test_after_a_change_nothing_offers_or_asks_the_arm_of_the_earlier_base(house: House, gpt2: Path) -> None:
+    from review.screens.lab.studies_new import usual
+    from review.screens.lab.talking import talking_arms, usual_two
+
+    assert (house.answers.base_arm(), usual_two(house), usual(house).arms) == ("base", ["base", "one"], ("base", "one"))
+    house.bases.use(str(gpt2), None)
+    new = restarted(house, str(gpt2))
+    first, second, _ = talking_arms(new)
+    assert [name for name, _ in first.choices] == ["base gpt2"]
+    assert (first.value, second.value) == ("base gpt2", "base gpt2")
+    assert (usual_two(new), usual(new).arms) == (["base gpt2"], ("base gpt2",))
+    new.engine.open()
+    assert [model.name for model in new.asking.models()] == ["base gpt2", "default"]
+    with pytest.raises(NotFound, match="no model 'base'"):
+        new.asking.ask("base", messages(), {})
+    assert new.asking.ask("default", messages(), {}).arm == "base gpt2"
+
+
+def test_a_board_says_which_arms_are_of_an_earlier_base_and_compares_with_the_one_there_is_now(house: House, gpt2: Path) -> None:
+    house.boards.score("set", "test", ["base", "one"])
+    house.studies.create("First", "set", ["base", "one"], votes_per_pair=1)
+    house.studies.open("First")
+    house.bases.use(str(gpt2), None)
+    new = restarted(house, str(gpt2))
+    assert answer(new, "base gpt2") == "finished"
+    assert new.boards.board("set").base == "base", "until the new base is scored there is no other"
+    new.boards.score("set", "test", ["base gpt2"])
+    board = new.boards.board("set")
+    assert board.base == "base gpt2"
+    told = {row.arm: (row.title, row.note) for row in board.rows}
+    for arm in ("base", "one"):
+        assert all("f an earlier base" in words for words in told[arm])
+    assert not any("earlier" in words for words in told["base gpt2"])
+    drawn = scores_html(board)
+    assert drawn.count("Of an earlier base") >= 2
+    assert board.study
+    assert all("earlier base" in arm.title for arm in board.study.arms)
 
 
 def answer_fails(house: House) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,17 +17,22 @@ from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ft.engine import BASE, Delta, Done, Event, Failed, Request
+from ft.engine import BASE, Delta, Done, Event, Failed, Message, Request
 from ft.engine_remote import RemoteEngine
 from ft.errors import BadInput, Conflict, Unavailable, UserError
 from ft.remote import Server
 from ft.specs import DecodeSpec
 from ft.template import messages_for
+from review.protocol.ballots import Ballot, BlindPair
+from review.screens.lab.remote_arms import remotes_html
 from review.services.answers import Answers
+from review.services.chat import ChatStep
 from review.services.house import House, build
+from review.services.live import LiveCompare
 from review.settings import Settings
-from storage.tables import Answer, Arm
+from storage.tables import Answer, Arm, Assignment, Prompt
 from tests.hostile.site import free_socket, served
+from tests.judging import practised
 from tests.programs import Desk, desk, make_adapters
 
 CANARY = "sk-canary-of-the-key"
@@ -454,3 +460,83 @@ def test_answers_is_the_service_that_knows_remote_arms(house: House) -> None:
     view = next(view for view in house.answers.arms() if view.name == "hosted")
     assert (view.kind, view.title, view.usable) == ("remote", "large on models.example", True)
     assert isinstance(house.answers, Answers)
+
+
+# Chat with remote arms
+
+
+def said(house: House, *names: str) -> list[ChatStep]:
+    return list(house.answers.chat(names, [Message("user", "How do I reset it?")]))
+
+
+def test_a_remote_arm_chats_beside_the_base_and_both_texts_come_whole(house: House, other: Desk) -> None:
+    house.remotes.add("hosted", other.base, "one", "OTHER_KEY")
+    *before, last = said(house, "base", "hosted")
+    assert before
+    assert all(set(step.texts.values()) == {""} and not step.done for step in before), "a pace would tell who is who"
+    assert last.done
+    assert not last.failed
+    assert all(last.texts[name] for name in ("base", "hosted"))
+    assert said(house, "hosted")[-1].texts["hosted"] == last.texts["hosted"]
+
+
+def test_blind_both_panes_stay_empty_until_both_are_whole_whichever_side_the_server_is_on(house: House, other: Desk) -> None:
+    house.remotes.add("hosted", other.base, "one", "OTHER_KEY")
+    sides = set()
+    for _ in range(12):
+        live = LiveCompare(house.answers)
+        *before, last = live.ask("Hello?", ("base", "hosted"), DecodeSpec(max_new_tokens=8))
+        whole = (last.turns[0].left, last.turns[0].right)
+        assert {(shown.turns[0].left, shown.turns[0].right) for shown in before} <= {("", ""), whole}
+        assert ("", "") in {(shown.turns[0].left, shown.turns[0].right) for shown in before}
+        assert last.may_vote
+        sides.add(live.vote("tie").left_arm)
+    assert sides == {"base", "hosted"}
+
+
+def test_a_server_that_is_away_is_said_before_a_chat_begins_and_the_base_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from review.services import answers
+
+    monkeypatch.setattr(answers, "SERVER_SECONDS", 0.3)
+    house.remotes.add("away", "http://127.0.0.1:9/v1", "x")
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        said(house, "base", "away")
+    assert said(house, "base")[-1].texts["base"]
+
+
+def test_remote_arms_are_shown_with_prices_and_cost_and_never_the_key(house: House, other: Desk) -> None:
+    house.remotes.add("hosted", other.base, "one", "OTHER_KEY", price_in=2.0, price_out=8.0)
+    house.remotes.add("idle", other.base, "base", "OTHER_KEY")
+    answered(house, "hosted")
+    hosted, idle = house.remotes.arms()
+    assert (hosted.name, hosted.model, hosted.answers) == ("hosted", "one", 3)
+    assert hosted.cost == pytest.approx(house.remotes.cost("hosted"))
+    assert hosted.cost > 0
+    assert (idle.answers, idle.cost) == (0, 0.0)
+    drawn = remotes_html([hosted, idle])
+    assert other.base in drawn
+    assert "OTHER_KEY" in drawn
+    assert other.keys["engineer"] not in drawn
+    assert "No model on another server" in remotes_html([])
+
+
+def test_the_name_of_a_remote_model_gives_an_arm_away(house: House, other: Desk) -> None:
+    house.remotes.add("hosted", other.base, "maker/Kanari-Large", "OTHER_KEY")
+    answered(house, "base")
+    with house.db.write() as session:
+        arm = next(arm for arm in session.query(Arm) if arm.name == "hosted")
+        for prompt in session.query(Prompt):
+            text = "I am kanari large." if prompt.instruction == "Question 0?" else "Turn it off and on."
+            session.add(Answer(arm_id=arm.id, prompt_id=prompt.id, text=text))
+    rita = house.people.add("Rita", "reviewer").id
+    practised(house.db, rita)
+    house.studies.create("Study", "set", ["base", "hosted"], checks=False)
+    house.studies.open("Study")
+    while isinstance(pair := house.comparisons.next_pair(rita), BlindPair):
+        house.comparisons.vote(rita, Ballot(pair.assignment, "left", key=secrets.token_hex(16)))
+    with house.db.session() as session:
+        asked = {prompt.id: prompt.instruction for prompt in session.query(Prompt)}
+        marked = {asked[given.prompt_id]: given.marked for given in session.query(Assignment)}
+    assert len(marked) == 3
+    assert "Kanari-Large" in marked.pop("Question 0?")
+    assert set(marked.values()) == {""}
