@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
+
+from ft.bases import EMBEDDED
 
 METHOD_WORDS = {"none": "LoRA", "8bit": "QLoRA (int8)", "4bit": "QLoRA (nf4)"}
 RELATIONS = {"adapter": ("adapter", "peft"), "merged": ("finetune", "transformers"), "gguf": ("quantized", "")}
 FORMS = {"adapter": "A", "merged": "The base model merged with a", "gguf": "The base model merged with a"}
+EMBEDDED_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_NOTE = "The weights it was trained on come from a 4-bit GGUF file of that model: with the original ones answers differ a little."
 OBJECTIVE_TAGS = {"sft": "sft", "dpo": "dpo", "kto": "kto"}
 
 
@@ -47,6 +52,13 @@ class CardFacts:
     content_hash: str = ""
 
 
+def public_name(base: str) -> str:
+    """What others know a base by: never a path on this machine."""
+    if base == EMBEDDED:
+        return EMBEDDED_NAME
+    return PurePath(base).name or base if base.startswith(("/", ".", "~")) else base
+
+
 def card(facts: CardFacts, form: str = "adapter") -> str:
     """The whole README.md of the adapter's own folder, of the merged model or of a folder with a GGUF file."""
     sections = [_front(facts, form), _what(facts, form), _use(facts, form), _data(facts), _training(facts), _results(facts), _limits(facts)]
@@ -56,7 +68,7 @@ def card(facts: CardFacts, form: str = "adapter") -> str:
 def _front(facts: CardFacts, form: str) -> str:
     objective = OBJECTIVE_TAGS.get(str(facts.spec.get("objective", "sft")), "sft")
     relation, library = RELATIONS[form]
-    lines = ["---", f"base_model: {_yaml(facts.base)}", f"base_model_relation: {relation}"]
+    lines = ["---", f"base_model: {_yaml(public_name(facts.base))}", f"base_model_relation: {relation}"]
     lines += [*([f"library_name: {library}"] if library else []), "pipeline_tag: text-generation", "tags:"]
     lines += [f"- {tag}" for tag in (*(["base_model:adapter"] if form == "adapter" else [form]), "lora", objective)]
     return "\n".join([*lines, "---"])
@@ -78,16 +90,17 @@ def _what(facts: CardFacts, form: str) -> str:
     method = METHOD_WORDS.get(str(facts.spec.get("quantisation", "none")), "LoRA")
     kind = " with DoRA" if lora.get("dora") else " with rank-stabilised scaling" if lora.get("rslora") else ""
     targets = facts.record.get("targets") or lora.get("targets") or "layers that are not known"
-    targets = targets if isinstance(targets, str) else ", ".join(targets)
+    targets, name = targets if isinstance(targets, str) else ", ".join(targets), _plain(public_name(facts.base))
     return (
-        f"# {_plain(facts.name)}\n\n{FORMS[form]} {method} adapter{kind} for {_plain(facts.base)}, trained on {made} by Tiebreak, "
+        f"# {_plain(facts.name)}\n\n{FORMS[form]} {method} adapter{kind} for {name}, trained on {made} by Tiebreak, "
         f"run {_plain(facts.run_id)}. Rank {lora.get('rank')}, alpha {lora.get('alpha')}, on {_plain(targets)}."
+        + (f" {EMBEDDED_NOTE}" if facts.base == EMBEDDED else "")
     )
 
 
 def _use(facts: CardFacts, form: str) -> str:
     system = str(facts.spec.get("system_prompt") or "").splitlines() or ["(the default of Tiebreak)"]
-    base = _yaml(facts.base.replace("`", ""))
+    base = _yaml(public_name(facts.base).replace("`", ""))
     ways = {
         "adapter": "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({base})\ntokenizer = AutoTokenizer.from_pretrained({base})\n"

@@ -5,6 +5,7 @@ choose the same tokens on the same held-out prompts. Torch side. Must not know t
 """
 
 import gc
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ft.cards import public_name
 from ft.engine import Message
 from ft.errors import Unavailable
 from ft.models import LoadedBase, load
@@ -152,8 +154,10 @@ def prove(exported: Any, replays: Sequence[_Replay]) -> Proof:
 
 def _write_adapter(asked: dict[str, Any], base: LoadedBase, model: Any, files: Path) -> Callable[[], Any]:
     """PEFT's two files, and the tokenizer with its chat template beside them, as vLLM and peft read a folder."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copyfile(Path(asked["adapter"]) / name, files / name)
+    config = json.loads((Path(asked["adapter"]) / "adapter_config.json").read_bytes())
+    config["base_model_name_or_path"] = public_name(str(config.get("base_model_name_or_path") or asked["base"]))
+    (files / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    shutil.copyfile(Path(asked["adapter"]) / "adapter_model.safetensors", files / "adapter_model.safetensors")
     base.tokenizer.save_pretrained(files)
     return lambda: _with_adapter(load(asked["base"], Path(asked["bases"]), "none", asked["device"], asked["dtype"]).model, files)
 

@@ -43,6 +43,18 @@ def test_scores_come_with_intervals_and_what_got_worse() -> None:
     assert "- arithmetic: 2 of 6" in told
 
 
+@pytest.mark.parametrize(("base", "name"), [
+    ("embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("/home/ann/models/llama-8b", "llama-8b"), ("./models/x.gguf", "x.gguf"),
+    ("maker/model-8B", "maker/model-8B"),
+])  # fmt: skip
+def test_the_base_goes_by_the_name_that_others_know(base: str, name: str) -> None:
+    told = card(facts(base=base))
+    assert f'base_model: "{name}"' in told
+    assert f'from_pretrained("{name}")' in told
+    assert "/home" not in told
+    assert ("4-bit GGUF" in told) == (base == "embedded")
+
+
 def test_names_cannot_bring_markup_or_yaml_along() -> None:
     from huggingface_hub import ModelCard
 

@@ -62,6 +62,8 @@ def test_what_is_exported_answers_as_base_and_adapter_do(tmp_path: Path, base: P
     assert told["proof"]["prompts"] == 8
     files = {path.name for path in (tmp_path / "files").iterdir()}
     assert {"README.md", "tokenizer.json", "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"} <= files
+    for path in (tmp_path / "files").glob("*.json"):
+        assert str(base.parent) not in path.read_text(), f"{path.name} names a path of this machine"
     from transformers import AutoTokenizer
 
     assert AutoTokenizer.from_pretrained(tmp_path / "files").chat_template, "the chat template went along"
