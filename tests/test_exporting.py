@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from review.services.exports import KINDS, zipped
 from review.services.house import House, build
 from review.settings import Settings
 from storage.tables import Adapter
+from tests.conftest import ROOT
 from tests.trainable import tiny_base
 
 PROMPTS = [f"Who paints wall {n * 17}?" for n in range(8)]
@@ -280,3 +283,27 @@ def test_a_zip_that_cannot_be_written_is_refused_before_the_export(home: Path, m
     done = CliRunner().invoke(program(lambda: None), ["export", "make", "helper", "--out", out])
     assert isinstance(done.exception, BadInput)
     assert "must be a file in a folder that is there" in str(done.exception)
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "disk is full"), (MemoryError(), "ran out of memory"),
+    (RuntimeError("I/O error: No space left on device (os error 28)"), "disk is full"),
+    (ValueError("no adapter_config.json"), "removed while it was being exported"), (KeyError("x"), "removed while"),
+])  # fmt: skip
+def test_why_an_export_failed_is_said_in_words(tmp_path: Path, error: Exception, words: str) -> None:
+    from ft.export import why
+
+    (tmp_path / "asked.json").write_text(json.dumps({"adapter": str(tmp_path / "gone")}))
+    assert words in why(error, tmp_path)
+    (tmp_path / "asked.json").unlink()
+    assert why(error, tmp_path), "whatever is missing"
+
+
+def test_an_export_whose_adapter_went_meanwhile_ends_in_words(tmp_path: Path, base: Path) -> None:
+    """Through the process itself."""
+    (tmp_path / "asked.json").write_text(json.dumps(asked("adapter", base, tmp_path / "gone")))
+    done = subprocess.run([sys.executable, "-m", "ft.export", str(tmp_path)], cwd=ROOT, capture_output=True, timeout=300, check=False)
+    told = json.loads((tmp_path / "export.json").read_text())
+    assert (done.returncode, told["state"]) == (1, "failed")
+    assert "removed while it was being exported" in told["message"]
+    assert not (tmp_path / "files").exists()
