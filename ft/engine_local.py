@@ -1,15 +1,15 @@
 """The engine in this process: transformers, one inference thread, all users' rows in one mixed batch.
 
 Only the inference thread touches model and tokenizer; everybody else hands in calls and commands. Each turn it does waiting commands
-(load, unload), lets waiting rows join, and takes one step; so nobody waits for another's answer to end. Importing this file imports no
-torch. Must not know reviewers, screens or the database.
+(load, unload) in small pieces, lets waiting rows join, and takes one step; so nobody waits for another's answer to end. Importing this
+file imports no torch. Must not know reviewers, screens or the database.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
     from ft.residents import Residents
 
 log = logging.getLogger(__name__)
+PATIENCE = 1.0  # seconds that a command lets people go first
 STOPPED = "The engine is stopped. Start the app again."
 BROKEN = "The base model is no longer as it was loaded, so it does not answer any more. Restart the app, and do not trust answers since {}."
 
 
 @dataclass(eq=False, slots=True)
 class _Command:
-    """Something for the inference thread to do between steps. `ready` says whether it may be done yet."""
+    """Something for the inference thread to do between steps, a piece at a time. `ready` says whether it may be begun yet."""
 
-    act: Callable[[], None]
+    act: Callable[[], Iterator[None]]
     ready: Callable[[], bool]
     result: Future[None] = field(default_factory=Future)
+    asked: float = field(default_factory=time.monotonic)
+    pieces: Iterator[None] | None = None  # once begun
 
 
 class LocalEngine:
@@ -89,9 +92,9 @@ class LocalEngine:
 
         facts, adapter = self._residents.read(folder)  # here and not on the inference thread, which others wait for
 
-        def act() -> None:
+        def act() -> Iterator[None]:
             try:
-                self._residents.load(name, facts, adapter)
+                yield from self._residents.loading(name, facts, adapter)
             finally:
                 self._publish()
 
@@ -105,9 +108,9 @@ class LocalEngine:
                 return
             self._leaving.add(name)
 
-        def act() -> None:
+        def act() -> Iterator[None]:
             try:
-                self._residents.unload(name)
+                yield from self._residents.unloading(name)
             finally:
                 self._publish(gone=name)
 
@@ -118,8 +121,13 @@ class LocalEngine:
             return Check("base", False, self._status.message)
         self.wait_ready(0)
         found: list[Check] = []
+
+        def act() -> Iterator[None]:
+            found.append(self._residents.check(name))
+            yield
+
         with suppress(Unavailable):  # of a base that has changed: the engine's state says so
-            self._do(_Command(lambda: found.append(self._residents.check(name)), ready=lambda: True))
+            self._do(_Command(act, ready=lambda: True))
         return found[0] if found else Check("base", False, self._status.message)
 
     def generate(self, requests: Sequence[Request]) -> EventStream:
@@ -240,23 +248,41 @@ class LocalEngine:
                 return
 
     def _has_work(self) -> bool:
-        return self._closed or self._gathering.has_work() or any(command.ready() for command in self._commands)
+        return self._closed or self._gathering.has_work() or self._next_command() is not None
+
+    def _next_command(self) -> _Command | None:
+        """The one that was begun, else the first that may be begun now; the others wait for their rows to end."""
+        begun = next((command for command in self._commands if command.pieces), None)
+        return begun or next((command for command in self._commands if command.ready()), None)
 
     def _do_commands(self) -> None:
-        """Those that may be done now; the others wait for their rows to end."""
+        """One piece of one command, which lets people who wait for a first word go first for a while."""
         with self._lock:
-            ready = [command for command in self._commands if command.ready()]
-            for command in ready:
-                self._commands.remove(command)
-        for command in ready:
-            error = self._outcome(command.act)
-            if error:
-                command.result.set_exception(error)
-            else:
-                command.result.set_result(None)
+            command = self._next_command()
+        if command is None or (self._gathering.someone_waits() and time.monotonic() - command.asked < PATIENCE):
+            return
+        error, over = self._advance(command)
+        if error is None and not over:
+            return
+        with self._lock:
+            self._commands.remove(command)
+        if error:
+            command.result.set_exception(error)
+        else:
+            command.result.set_result(None)
+
+    def _advance(self, command: _Command) -> tuple[BaseException | None, bool]:
+        """Do a piece: what went wrong, and whether it was the last."""
+        command.pieces = command.pieces or command.act()
+        over = object()
+        found: list[object] = []
+        error = self._outcome(lambda: found.append(next(command.pieces, over)))  # type: ignore[arg-type, call-overload]
+        if error is None and found == [over]:
+            self._checked_at = time.time()
+        return error, found == [over]
 
     def _outcome(self, act: Callable[[], None]) -> BaseException | None:
-        """Do what ends with a look at the base. A base that is not as it was stops the engine."""
+        """What went wrong. A base that is not as it was stops the engine."""
         from ft.residents import BaseChanged
 
         try:
@@ -268,13 +294,14 @@ class LocalEngine:
             return Unavailable(words)
         except BaseException as error:
             return error
-        self._checked_at = time.time()
         return None
 
     def _look_at_base(self) -> None:
         """After a failure: a model that cannot be tried out any more, or is not as it was, stops the engine."""
         error = self._outcome(self._residents.check_base)
-        if error is not None and self._status.state == "ready":
+        if error is None:
+            self._checked_at = time.time()
+        elif self._status.state == "ready":
             log.error("the base model cannot be tried out after the failure: %s", error)
             self._say(0.0, "The model does not compute any more (see the app's log). Restart the app.", "failed")
 

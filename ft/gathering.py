@@ -26,8 +26,7 @@ from ft.writing import Row
 
 log = logging.getLogger(__name__)
 MAX_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}  # of people
-READ = {"cpu": 192, "mps": 256, "cuda": 2048}  # prompt tokens between two steps: others wait for them
-ALONE = 4  # times as many when nobody is in step
+PIECE, ALONE = 0.15, 0.3  # seconds of reading prompts between two steps, for which others wait; when no person is in step
 GROUP = 8  # background prompts read together
 CACHE_BYTES = {"cpu": 2 * 2**30, "mps": 2 * 2**30}  # for keys and values; on CUDA a share of what is free
 CUDA_SHARE = 0.6
@@ -44,7 +43,7 @@ class Gathering:
         self._base, self._residents, self._lock, self._on_failure = base, residents, lock, on_failure
         self._calls: deque[Call] = deque()
         self._batches = {lane: Batch(base, residents.forward) for lane in (PEOPLE, WORK)}
-        self._read, self.max_rows, self.max_tokens = READ[base.device], MAX_ROWS[base.device], _cache_tokens(base)
+        self.max_rows, self.max_tokens = MAX_ROWS[base.device], _cache_tokens(base)
         self.pace = Pace(MOST[base.device])
 
     def add(self, call: Call) -> None:
@@ -59,6 +58,10 @@ class Gathering:
         """Whether a row, waiting or under way, is answered by this adapter."""
         waiting = any(request.adapter == adapter for call in self._calls for request in call.requests())
         return waiting or any(row.request.adapter == adapter for row in self.rows())
+
+    def someone_waits(self) -> bool:
+        """Whether a person has not seen a first word yet."""
+        return bool(self._batches[PEOPLE].readings) or any(not call.background for call in self._calls)
 
     def activity(self) -> Activity:
         """May be called on any thread."""
@@ -87,11 +90,16 @@ class Gathering:
 
     def _advance(self, batch: Batch) -> None:
         if batch.readings:
-            others = any(other.rows for other in self._batches.values())
-            tokens = self._read if others else ALONE * self._read
-            self._guarded(batch, lambda: batch.read(tokens))
+            self._guarded(batch, lambda: self._read(batch))
         if batch.rows:
             self._guarded(batch, lambda: self._step(batch))
+
+    def _read(self, batch: Batch) -> None:
+        people = self._batches[PEOPLE]
+        tokens = self.pace.tokens(ALONE if batch is people and not people.rows else PIECE)
+        begun = time.perf_counter()
+        read = batch.read(tokens)
+        self.pace.read_took(time.perf_counter() - begun, read)
 
     def fail_everything(self, words: str = FAILED) -> None:
         with self._lock:
@@ -184,6 +192,8 @@ class Gathering:
             act()
         except torch.OutOfMemoryError:
             log.exception("a batch ran out of memory")
+            if batch is self._batches[WORK]:
+                self.pace.too_much()
             self._fail(concerned, NO_MEMORY)
         except Exception:
             log.exception("a batch failed")

@@ -30,19 +30,19 @@ CLEARLY = 1.15  # below this gain the usual kernel stays
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds for one row, two and eight through the layers tried, by candidate."""
+    """Milliseconds through the layers tried, by candidate: for one row, and for two and eight rows together."""
 
-    usual: float
-    onednn: float
-    bfloat16: float
+    usual: tuple[float, float]
+    onednn: tuple[float, float]  # zeros where torch has none
+    bfloat16: tuple[float, float]
 
-    @property
-    def prefers_onednn(self) -> bool:
-        return 0 < self.onednn * CLEARLY < self.usual
+    def prefers_onednn(self, many: bool) -> bool:
+        return 0 < self.onednn[many] * CLEARLY < self.usual[many]
 
     @property
     def gain_of_half(self) -> float:
-        return min(self.usual, self.onednn or self.usual) / self.bfloat16 if self.bfloat16 else 1.0
+        best = sum(min(usual, other or usual) for usual, other in zip(self.usual, self.onednn, strict=True))
+        return best / sum(self.bfloat16) if sum(self.bfloat16) else 1.0
 
 
 def usual(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -51,6 +51,11 @@ def usual(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None)
 
 def onednn(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(inputs, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def by_rows(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A single row waits for memory alone, and torch's own kernel is good at that."""
+    return usual(inputs, weight, bias) if inputs.numel() == inputs.shape[-1] else onednn(inputs, weight, bias)
 
 
 def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
@@ -75,19 +80,21 @@ def choose_product(weights: Sequence[torch.Tensor], folder: Path, reasons: dict[
             f"bfloat16 would be {speed.gain_of_half:.1f} times as fast for one to eight rows (measured), and rounds differently in a batch"
         )
         reasons["dtype"] = f"{reasons.get('dtype', 'float32')}; {gain}"
-    if speed.prefers_onednn:
-        reasons["kernel"] = f"oneDNN: {speed.usual / speed.onednn:.1f} times as fast as torch's usual kernel here (measured)"
-        return onednn
-    reasons["kernel"] = "torch's usual kernel: the fastest measured here"
-    return usual
+    one, many = speed.prefers_onednn(many=False), speed.prefers_onednn(many=True)
+    if not many:
+        reasons["kernel"] = "torch's usual kernel: the fastest measured here"
+        return usual
+    which = "oneDNN" if one else "oneDNN from two rows on"
+    reasons["kernel"] = f"{which}: {speed.usual[1] / speed.onednn[1]:.1f} times as fast as torch's usual kernel here (measured)"
+    return onednn if one else by_rows
 
 
 def measured(weights: Sequence[torch.Tensor], folder: Path) -> Speed:
     """From the file, or measured now (about a second) and put there."""
     key, path = _key(weights), folder / FILE
     try:
-        return Speed(**json.loads(path.read_text())[key])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Speed(**{name: (float(one), float(many)) for name, (one, many) in json.loads(path.read_text())[key].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         speed = _measure(weights)
     try:
         known = json.loads(path.read_text()) if path.is_file() else {}
@@ -102,18 +109,18 @@ def measured(weights: Sequence[torch.Tensor], folder: Path) -> Speed:
 
 def _measure(weights: Sequence[torch.Tensor]) -> Speed:
     halves = [weight.to(torch.bfloat16) for weight in weights]
-    found = {"usual": _milliseconds(usual, weights), "onednn": 0.0, "bfloat16": _milliseconds(usual, halves)}
+    found = {"usual": _milliseconds(usual, weights), "onednn": (0.0, 0.0), "bfloat16": _milliseconds(usual, halves)}
     try:
         found["onednn"] = _milliseconds(onednn, weights)
     except (RuntimeError, AttributeError, NotImplementedError):
         log.info("this torch has no oneDNN")
-    return Speed(**{name: round(value, 4) for name, value in found.items()})
+    return Speed(**found)
 
 
 @torch.no_grad()
-def _milliseconds(product: Product, weights: Sequence[torch.Tensor]) -> float:
-    """Best round through all weights, so that none stays in the cache, for each number of rows."""
-    total = 0.0
+def _milliseconds(product: Product, weights: Sequence[torch.Tensor]) -> tuple[float, float]:
+    """Best round through all weights, so that none stays in the cache: for one row, for several."""
+    found = []
     for rows in ROWS:
         inputs = [torch.ones(rows, weight.shape[1], dtype=weight.dtype) for weight in weights]
         best, until = float("inf"), time.perf_counter() + SECONDS
@@ -122,8 +129,8 @@ def _milliseconds(product: Product, weights: Sequence[torch.Tensor]) -> float:
             for given, weight in zip(inputs, weights, strict=True):
                 product(given, weight, None)
             best = min(best, time.perf_counter() - begun)
-        total += best * 1000
-    return total
+        found.append(round(best * 1000, 4))
+    return found[0], round(sum(found[1:]), 4)
 
 
 def _key(weights: Sequence[torch.Tensor]) -> str:

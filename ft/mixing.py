@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ft.kernels import Product
 
+SMALL = 1_000_000  # numbers: below this one product with zeros in it is faster than several without
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -41,10 +42,11 @@ class Blend:
 
 @dataclass(slots=True)
 class Plan:
-    """Some adapters, ready to be mixed. `foreign` says, for each row, which ranks are not its own."""
+    """Some adapters, ready to be mixed. `foreign` says, for each row, which ranks are not its own; `span`: the only rows concerned."""
 
     size: int
     blends: list[Blend | None]
+    span: tuple[int, int, int] | None = None  # (first row, last, of how many), where these rows and no others have the one adapter
     _rows: tuple[int, ...] = ()
     _foreign: dict[tuple[int, ...], torch.Tensor | None] = field(default_factory=dict)
     picked: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
@@ -55,12 +57,22 @@ class Plan:
             return
         self._rows, self.picked = tuple(rows), torch.tensor(rows, device=device)
         self._foreign = {}
+        self.span = _span(rows) if self.size == 1 else None
+        if self.span:
+            return
         for owners in {blend.owners for blend in self.blends if blend}:
             foreign = self.picked[:, None] != torch.tensor(owners, device=device)[None]
             self._foreign[owners] = foreign if bool(foreign.any()) else None
 
     def foreign(self, blend: Blend) -> torch.Tensor | None:
-        return self._foreign[blend.owners]
+        return self._foreign.get(blend.owners)
+
+    def concerned(self, flat: torch.Tensor) -> torch.Tensor:
+        """Of something with a line for each token, the lines that the low-rank product is for."""
+        if self.span is None or self.span[1] - self.span[0] == self.span[2]:
+            return flat
+        each = flat.shape[0] // self.span[2]
+        return flat[self.span[0] * each : self.span[1] * each]
 
 
 class Mixer:
@@ -115,6 +127,8 @@ class Group:
         if not downs:
             return None
         down = downs[0] if len(downs) == 1 else torch.cat(downs)
+        if len(ups) > 1 and len(owners) * self._edges[-1] <= SMALL:
+            ups = [(0, len(owners), 0, self._edges[-1], _one(ups, len(owners), self._edges[-1]))]
         return Blend(down, tuple(owners), ups, self._gains(adapters, down) if gained else None)
 
     def _gains(self, adapters: Sequence[Adapter], like: torch.Tensor) -> torch.Tensor:
@@ -143,13 +157,16 @@ class Group:
         blend = plan.blends[self._place] if plan and self._place >= 0 else None
         if plan is None or blend is None:
             return found
-        out = found.view(-1, self._edges[-1])
-        low = functional.linear(given.reshape(-1, given.shape[-1]), blend.down)
+        out = plan.concerned(found.view(-1, self._edges[-1]))
+        low = functional.linear(plan.concerned(given.reshape(-1, given.shape[-1])), blend.down)
         foreign = plan.foreign(blend)
         if foreign is not None:
             low.view(foreign.shape[0], -1, low.shape[1]).masked_fill_(foreign[:, None], 0)  # not times 0: another's may be infinite
-        for first, last, start, end, up in blend.ups:
-            out[:, start:end].addmm_(low[:, first:last], up)
+        if len(blend.ups) == 1 and blend.ups[0][4].shape == (low.shape[1], out.shape[1]):
+            out.addmm_(low, blend.ups[0][4])
+        else:
+            for first, last, start, end, up in blend.ups:
+                out[:, start:end].addmm_(low[:, first:last], up)
         if blend.gain is not None:
             self._scale(found, blend.gain[plan.picked])
         return found
@@ -167,6 +184,21 @@ class Group:
         bias = self._bias if self._weight is not None else getattr(self._module, "bias", None)
         scaled = rows * gain[:, None] if bias is None else (rows - bias) * gain[:, None] + bias
         rows.copy_(torch.where((gain != 1).any(1)[:, None, None], scaled, rows))
+
+
+def _one(ups: Sequence[tuple[int, int, int, int, torch.Tensor]], ranks: int, outputs: int) -> torch.Tensor:
+    """All layers' parts in one product: zeros where a rank belongs to another layer."""
+    whole = torch.zeros(ranks, outputs, dtype=ups[0][4].dtype, device=ups[0][4].device)
+    for first, last, start, end, up in ups:
+        whole[first:last, start:end] = up
+    return whole
+
+
+def _span(rows: Sequence[int]) -> tuple[int, int, int] | None:
+    """Where the rows of the only adapter stand, if they stand together."""
+    mine = [index for index, row in enumerate(rows) if row == 0]
+    together = bool(mine) and mine[-1] - mine[0] + 1 == len(mine)
+    return (mine[0], mine[-1] + 1, len(rows)) if together else None
 
 
 def _grouped(modules: dict[str, Any], names: Sequence[str]) -> list[list[str]]:

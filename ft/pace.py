@@ -1,4 +1,4 @@
-"""How much background work goes on at once, found by measurement, and when it has to let people go first.
+"""How much goes on at once, found by measurement: rows of background work, tokens read in one piece; and when people go first.
 
 Light: no torch. Must not know rows, models or queues; it is told how long things took.
 """
@@ -7,7 +7,8 @@ MOST = {"cpu": 64, "mps": 32, "cuda": 256}  # background rows
 FIRST = 8
 STEPS = 12  # measured at a size before the next is tried
 WORTH = 1.1  # times as many tokens a second, or the smaller size is kept: it holds people up less
-LONGEST = 0.4  # seconds a background step may take, since a person who comes meanwhile waits for it
+LONGEST = 0.3  # seconds a background step may take, since a person who comes meanwhile waits for it
+READ_FIRST, READ_LEAST = 500.0, 16  # tokens a second, until it is known; tokens in a piece, which also has a fixed cost
 
 
 class Pace:
@@ -15,12 +16,24 @@ class Pace:
 
     def __init__(self, most: int) -> None:
         self.rows = min(FIRST, most)
+        self._read_rate = READ_FIRST
         self._most = most
         self._best = 0.0  # tokens a second at the size before
         self._steps: list[float] = []
         self._settled = self.rows == most
         self._owed = 0.0  # seconds that background work may use while people are being answered
         self._last = 0.0
+
+    def tokens(self, seconds: float) -> int:
+        """About how many prompt tokens are read in this time."""
+        return max(int(seconds * self._read_rate), READ_LEAST)
+
+    def read_took(self, seconds: float, tokens: int) -> None:
+        self._read_rate += (tokens / max(seconds, 1e-6) - self._read_rate) / 2
+
+    def too_much(self) -> None:
+        """So many rows do not fit the memory."""
+        self.rows, self._steps, self._settled = max(self.rows // 2, 1), [], True
 
     def people_took(self, seconds: float) -> None:
         self._owed = min(self._owed + seconds, max(self._last, seconds))
@@ -33,7 +46,7 @@ class Pace:
         """One turn of background work; `rows` 0 where it was not a mere step, which measures nothing."""
         self._owed = max(self._owed - seconds, 0.0)
         self._last = seconds
-        if self._settled or rows < self.rows:
+        if rows < self.rows:
             return
         self._steps.append(seconds)
         if len(self._steps) >= STEPS:
@@ -42,7 +55,10 @@ class Pace:
     def _judge(self, step: float) -> None:
         self._steps = []
         rate = self.rows / step
-        if rate < WORTH * self._best or step > LONGEST:
+        if self._settled:
+            if step > LONGEST:  # the machine has become busier
+                self.rows = max(self.rows // 2, 1)
+        elif rate < WORTH * self._best or step > LONGEST:
             self.rows = max(self.rows // 2, 1)
             self._settled = True
         elif self.rows >= self._most or 2 * step > LONGEST:

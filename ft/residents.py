@@ -6,7 +6,7 @@ Must not know rows, queues or requests.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +105,15 @@ class Residents:
         return verdict.adapter, read_adapter(folder / WEIGHTS, verdict.adapter, self._model, self._base.device)
 
     def load(self, name: str, facts: AdapterFacts, adapter: Adapter) -> None:
-        """Raises BadInput with the reason, Conflict for a name in use, Unavailable for lack of memory, BaseChanged."""
+        """As `loading`, at one go."""
+        for _ in self.loading(name, facts, adapter):
+            pass
+
+    def loading(self, name: str, facts: AdapterFacts, adapter: Adapter) -> Iterator[None]:
+        """In small steps, between which rows may be answered; nobody must use the adapter before the last.
+
+        Raises BadInput with the reason, Conflict for a name in use, Unavailable for lack of memory, BaseChanged.
+        """
         if name in self._resident:
             if self._resident[name].facts.content_hash != facts.content_hash:
                 raise Conflict(f"Another adapter named {name} is in memory. Unload it first, or give this one another name.")
@@ -122,12 +130,14 @@ class Residents:
                 log.exception("loading an adapter failed")
                 raise BadInput(f"The adapter could not be loaded ({' '.join(str(error).split())[:200]}). Save it again.") from error
             raise
-        self.check_base()
+        yield
+        yield from self._checking_base()
 
-    def unload(self, name: str) -> None:
+    def unloading(self, name: str) -> Iterator[None]:
+        """In small steps. Raises BaseChanged."""
         if name in self._resident:
             self._forget(name)
-            self.check_base()
+            yield from self._checking_base()
 
     def _forget(self, name: str) -> None:
         self._resident.pop(name, None)
@@ -135,7 +145,14 @@ class Residents:
 
     def check_base(self) -> None:
         """Raises BaseChanged unless tensors and logits of the base are as they were loaded."""
-        if self._sample_hash() != self._sample or not torch.allclose(self._probe_logits(BASE), self._logits, rtol=1e-3, atol=1e-3):
+        for _ in self._checking_base():
+            pass
+
+    def _checking_base(self) -> Iterator[None]:
+        if self._sample_hash() != self._sample:
+            raise BaseChanged
+        yield
+        if not torch.allclose(self._probe_logits(BASE), self._logits, rtol=1e-3, atol=1e-3):
             raise BaseChanged
 
     def check(self, name: str) -> Check:

@@ -81,7 +81,7 @@ def test_two_people_chat_while_500_answers_are_written_and_adapters_come_and_go(
 
 def test_a_long_prompt_of_one_person_does_not_stop_the_words_of_another(engine: Any) -> None:
     endless(engine)
-    engine._gathering._read = 8
+    engine._gathering.pace.tokens = lambda seconds: 8
     stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])
     next(stream)
     seen: list[str] = []

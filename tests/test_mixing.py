@@ -165,12 +165,13 @@ def test_the_faster_kernel_is_taken_computes_the_same_and_is_measured_once(tmp_p
     from ft import kernels
 
     weights = [torch.randn(600, 600) for _ in range(3)]
-    seconds = {kernels.usual: 3.0, kernels.onednn: 1.0}
+    seconds = {kernels.usual: (3.0, 6.0), kernels.onednn: (1.0, 2.0)}
     asked: list[object] = []
 
-    def milliseconds(product: Any, given: Any) -> float:
+    def milliseconds(product: Any, given: Any) -> tuple[float, float]:
         asked.append(product)
-        return seconds[product] / (4 if given[0].dtype == torch.bfloat16 else 1)
+        half = 4 if given[0].dtype == torch.bfloat16 else 1
+        return seconds[product][0] / half, seconds[product][1] / half
 
     monkeypatch.setattr(kernels, "_milliseconds", milliseconds)
     reasons: dict[str, str] = {}
@@ -191,5 +192,25 @@ def test_a_gain_too_small_to_trust_or_a_broken_file_changes_nothing(tmp_path: Pa
 
     (tmp_path / kernels.FILE).write_text("{broken")
     weights = [torch.randn(600, 600) for _ in range(3)]
-    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: 0.95 if product is kernels.onednn else 1.0)
+    took = {kernels.onednn: (0.95, 0.95), kernels.usual: (1.0, 1.0)}
+    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: took[product])
     assert kernels.choose_product(weights, tmp_path, {}) is kernels.usual
+
+
+def test_a_single_row_keeps_the_usual_kernel_where_only_several_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ft import kernels
+
+    weights = [torch.randn(600, 600) for _ in range(3)]
+    took = {kernels.onednn: (1.0, 1.0), kernels.usual: (1.0, 2.0)}
+    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: took[product])
+    reasons: dict[str, str] = {}
+    product = kernels.choose_product(weights, tmp_path, reasons)
+    assert "from two rows on" in reasons["kernel"]
+    used: list[str] = []
+    for name in ("usual", "onednn"):
+        monkeypatch.setattr(kernels, name, lambda given, weight, bias, name=name: used.append(name))
+    for shape in ((1, 600), (1, 1, 600), (2, 600), (1, 4, 600)):
+        product(torch.randn(*shape), weights[0], None)
+    assert used == ["usual", "usual", "onednn", "onednn"]

@@ -1,6 +1,6 @@
 """The same walls on PostgreSQL, each test in a database of its own. Runs where POSTGRES_URL names a server and psycopg is installed:
 
-    POSTGRES_URL=postgresql://postgres@127.0.0.1:5432/postgres python -m pytest tests/test_storage_postgres.py
+POSTGRES_URL=postgresql://postgres@127.0.0.1:5432/postgres python -m pytest tests/test_storage_postgres.py
 """
 
 import os

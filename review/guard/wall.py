@@ -192,9 +192,7 @@ class Guard:
             raise Refusal(403, "That session belongs to somebody else. Reload the page.")
         return session
 
-    async def _event(
-        self, call: Call, mount: Mount, route: Route, person: Person, receive: Receive, outgoing: Outgoing
-    ) -> Receive:
+    async def _event(self, call: Call, mount: Mount, route: Route, person: Person, receive: Receive, outgoing: Outgoing) -> Receive:
         if self._too_long(call, self.rules.body_bytes):
             raise Refusal(413, f"That is larger than {self.rules.body_bytes >> 10} KB. Send less.")
         raw = bodies.parse(await bodies.read(receive, self.rules.body_bytes))

@@ -20,8 +20,8 @@ TRAINING_PAIRS: tuple[TrainingPair, ...] = (
     TrainingPair(
         number=2,
         prompt="My printer shows “paper jam”, but I see no paper inside. How do I get rid of the message?",
-        left="Switch the printer off and pull its plug. Open the rear cover and take out the paper tray: small torn pieces often sit behind "
-        "the rollers. Remove them in the direction of the paper, close everything, and switch it on again.",
+        left="Switch the printer off and pull its plug. Open the rear cover and take out the paper tray: small torn pieces often sit "
+        "behind the rollers. Remove them in the direction of the paper, close everything, and switch it on again.",
         right="Switch the printer off and pull its plug. Open the front cover while it is hot and press the rollers firmly with a metal "
         "ruler until the message disappears. Afterwards pour a little water over the tray to wash out the dust.",
         best=("left",),
