@@ -3,10 +3,8 @@
 Everyday runs kill it 3 times; TIEBREAK_FULL=1 kills it 20 times with at least 5,000 acknowledged votes.
 """
 
-import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -20,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
+from review.screens.review import build
 from review.services.house import open_house
 from review.settings import Settings
-from review.web import build_app
 from tests.conftest import ROOT
-from tests.hostile.site import Visitor, free_socket, functions_of
+from tests.hostile.site import Visitor, free_socket
 
 pytestmark = pytest.mark.hostile
 FULL = os.environ.get("TIEBREAK_FULL") == "1"
@@ -44,11 +42,10 @@ def furnish(home: Path) -> dict[str, int]:
         house.answers.ensure_arms()
         house.answers.run(house.answers.start("burst", "test", ["base", "human"], by=None))
         house.studies.create("burst", "burst", ["base", "human"], votes_per_pair=len(REVIEWERS))
-        house.studies.open("burst")
+        house.studies.open("burst", by=None)
         for name in REVIEWERS:
             house.people.add(name, "reviewer")
-        functions = functions_of(build_app(house).app)
-    return {function.name.rsplit(".", 1)[-1]: function.index for function in functions if function.mount == PART}
+        return {fn.api_name: index for index, fn in build(house).fns.items() if isinstance(fn.api_name, str)}
 
 
 @dataclass
@@ -87,26 +84,33 @@ class Burst:
         self.process.wait()
 
 
-def call(visitor: Visitor, function: int, data: list[Any]) -> list[Any]:
-    reply = visitor.post(f"{PART}/gradio_api/run/predict", visitor.payload(function, data))
+def call(visitor: Visitor, function: int, sent: dict[str, Any]) -> dict[str, Any]:
+    """What the page does and what it gets: one object each."""
+    reply = visitor.post(f"{PART}/gradio_api/run/predict", visitor.payload(function, [sent]))
     reply.raise_for_status()
-    return list(reply.json()["data"])
+    return dict(reply.json()["data"][0])
+
+
+def first_pair(visitor: Visitor, functions: dict[str, int]) -> dict[str, Any]:
+    """The scene with the first pair, after the practice pairs where those have not been seen."""
+    scene = call(visitor, functions["begin"], {})["scene"]
+    while scene and scene["stage"] == "practice":
+        scene = call(visitor, functions["practise"], {"pair": scene["number"], "choice": "left"})["scene"]
+    return dict(scene or call(visitor, functions["begin"], {})["scene"])
 
 
 def keep_voting(burst: Burst, cookie: tuple[str, str], lock: threading.Lock) -> None:
     """Vote until the app is gone."""
     visitor = Visitor(burst.address, cookies=dict([cookie]))
     try:
-        while True:
-            shown = call(visitor, burst.functions["show_pair"], [])
-            found = re.search(r'data-pair="([^"]+)"', json.dumps(shown).replace('\\"', '"'))
-            if not found:
-                burst.refused.append("no pair left")
-                return
+        scene = first_pair(visitor, burst.functions)
+        while pair := scene.get("assignment"):
             key, choice = f"{random.getrandbits(128):032x}", random.choice(["left", "right", "tie", "both_bad"])
-            call(visitor, burst.functions["vote"], [found[1], choice, "", key, "0", "", "", ""])
+            sent = {"assignment": pair, "choice": choice, "comment": "", "reasons": [], "criteria": {}, "key": key, "revises": 0}
+            scene = call(visitor, burst.functions["vote"], sent | {"ahead": True})["scene"]
             with lock:
                 burst.acknowledged[key] = choice
+        burst.refused.append(f"no pair left: {scene}")
     except httpx.HTTPStatusError as error:
         burst.refused.append(error.response.text[:200])
     except httpx.TransportError:
