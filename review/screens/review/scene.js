@@ -68,7 +68,7 @@
       delete byId("tb-scene").dataset.pair;
       texts(scene);
       byId("tb-practice-words").textContent = `Practice ${scene.number} of ${scene.of}`;
-      progress(scene.number - 1, scene.of, `${scene.number - 1} of ${scene.of} practised · under two minutes`, "Practice pairs you have judged");
+      progress(scene.number - 1, scene.of, `${scene.number - 1} of ${scene.of} practised · under a minute`, "Practice pairs you have judged");
       focusScene();
     },
     explained: (right, words) => {
