@@ -268,6 +268,15 @@ def test_a_snapshot_gives_both_splits_and_can_be_of_chosen_examples(library: Lib
         library.snapshot(ids=[1, 2])
 
 
+def test_a_snapshot_can_be_of_chosen_prompt_sets(library: Library, home: Path) -> None:
+    library.import_file(write(home, rows_of("train", QUESTIONS[:5])), "old", approve=True)
+    library.import_file(write(home, rows_of("train", QUESTIONS[5:7])), "new", approve=True)
+    library.import_file(write(home, rows_of("train", QUESTIONS[7:])), "drafts")
+    assert [library.snapshot(sets=names).train for names in ((), ["new"], ["new", "old"], ["new", "drafts"])] == [7, 2, 7, 2]
+    with pytest.raises(BadInput, match="No example of drafts is approved"):
+        library.snapshot(sets=["drafts"])
+
+
 @pytest.mark.hostile
 def test_a_snapshot_leaves_out_what_is_too_close_to_a_test_prompt(library: Library, db: Database, home: Path) -> None:
     """Rows that slipped past the import (here: written by SQL) are still not trained on."""

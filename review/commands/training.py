@@ -97,7 +97,7 @@ def follow(open_house: House, run_id: str) -> RunView:
             if view.step != shown:
                 typer.echo(f"{view.status} step {view.step}/{view.steps} {view.message}", err=True)
                 shown = view.step
-            if view.status in ENDED and (view.status != "finished" or view.after == "scored"):
+            if view.status in ENDED and (view.status != "finished" or view.after in ("scored", "checked")):
                 return view
             time.sleep(1)
 

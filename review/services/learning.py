@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,12 +150,12 @@ def _draft(candidate: _Candidate, now: float) -> dict[str, Any]:
     }
 
 
-def snapshot(db: Database, by: int | None, ids: Iterable[int] | None) -> SnapshotView:
+def snapshot(db: Database, by: int | None, ids: Iterable[int] | None, sets: Collection[str] = ()) -> SnapshotView:
     """See `Library.snapshot`. Compares outside the write: a prompt that comes in meanwhile joins the split of those it resembles."""
     with reading(db) as session:
         approved, tests = rows.examples(session, "approved", None, 0, None), rows.test_prompts(session)
         judged = preferred(session)
-    kept, too_close, repeated = _learnable(_chosen(approved, ids, judged), tests)
+    kept, too_close, repeated = _learnable(_chosen(_of(approved, sets), ids, judged), tests)
     if not kept and not judged:
         raise BadInput("Every approved example is too close to a test prompt. Approve others.")
     content = _content_hash(kept, judged)
@@ -169,6 +169,14 @@ def snapshot(db: Database, by: int | None, ids: Iterable[int] | None) -> Snapsho
     return SnapshotView(
         found.id or 0, content, counts["train"], counts["validation"], found.created_at, too_close, repeated, kinds["pair"], kinds["single"]
     )  # fmt: skip
+
+
+def _of(approved: Sequence[rows.ExampleRow], sets: Collection[str]) -> Sequence[rows.ExampleRow]:
+    """Those of these prompt sets, or all where none is named. Raises BadInput where that leaves none."""
+    found = [row for row in approved if not sets or row.set_name in sets]
+    if approved and not found:
+        raise BadInput(f"No example of {', '.join(sets)} is approved. Approve some first, or choose other prompt sets.")
+    return found
 
 
 def _chosen(approved: Sequence[rows.ExampleRow], ids: Iterable[int] | None, judged: Sequence[Preferred]) -> Sequence[rows.ExampleRow]:

@@ -4,7 +4,7 @@ Must not know screens or models.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,10 +169,10 @@ class Library:
         Raises NotFound."""
         return learning.gather(self._db, study_name, by)
 
-    def snapshot(self, by: int | None = None, ids: Iterable[int] | None = None) -> SnapshotView:
-        """Freeze the approved examples (or those of `ids`), without those too close to any test prompt. The same content is the same
-        snapshot. Raises BadInput when nothing is approved."""
-        return learning.snapshot(self._db, by, ids)
+    def snapshot(self, by: int | None = None, ids: Iterable[int] | None = None, sets: Collection[str] = ()) -> SnapshotView:
+        """Freeze the approved examples (or those of `ids`, or of the prompt sets named), without those too close to any test prompt. The
+        same content is the same snapshot. Raises BadInput when nothing is approved."""
+        return learning.snapshot(self._db, by, ids, sets)
 
     def snapshots(self) -> list[SnapshotView]:
         """Newest first."""

@@ -48,7 +48,8 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as shown. Curves are (step, loss) points; `seconds_left` is None when not known; `after`: "", registered, answered, scored."""
+    """A run as shown. Curves are (step, loss) points; `seconds_left` is None when not known; `after`: "", registered, answered, scored,
+    checked."""
 
     id: str
     name: str

@@ -9,7 +9,7 @@ import gradio as gr
 
 from review.screens.lab import examples
 from review.screens.lab.retrain_check import check_html, excluded_html, settings_html
-from review.screens.lab.retrain_form import FRESH, form, presets, spec_of, values
+from review.screens.lab.retrain_form import FRESH, form, presets, sources, spec_of, values
 from review.screens.lab.retrain_watch import run_html, runs_html
 from review.screens.lab.room import Room
 from review.screens.parts import QUICK, SLOW, actions, acts, block, escape, heading, note
@@ -27,7 +27,7 @@ def build(house: "House") -> Room:
     picking = examples.build(house)
     heading("Start a run", "It trains in a process of its own: you may close this page, and restarting the app does not stop it.")
     usual = house.training.defaults()
-    preset = presets()
+    sets, preset = sources(), presets()
     fields = form(usual)
     with actions():
         start = gr.Button("Start training", variant="primary", elem_id="run-start")
@@ -84,8 +84,8 @@ def build(house: "House") -> Room:
         return [filled[field] for field in fields]
 
     @acts(house, *ROLES)
-    def check_run(person: "UserView", *given: Any) -> list[Any]:
-        snapshot, wanted = house.library.snapshot(person.id).id, spec(given)
+    def check_run(person: "UserView", only: list[str] | None, *given: Any) -> list[Any]:
+        snapshot, wanted = house.library.snapshot(person.id, sets=only or ()).id, spec(given)
         found = house.training.check(snapshot, wanted)
         said = settings_html(found) + excluded_html(house.training.too_close(wanted))
         if found.problems:
@@ -94,8 +94,8 @@ def build(house: "House") -> Room:
         return [said, check_html(house.estimates.check(begun)), begun]
 
     @acts(house, *ROLES)
-    def start_run(person: "UserView", *given: Any) -> list[Any]:
-        snapshot, wanted = house.library.snapshot(person.id).id, spec(given)
+    def start_run(person: "UserView", only: list[str] | None, *given: Any) -> list[Any]:
+        snapshot, wanted = house.library.snapshot(person.id, sets=only or ()).id, spec(given)
         found = house.training.check(snapshot, wanted)
         if found.problems:
             return [settings_html(found), *(gr.skip() for _ in watching)]
@@ -116,8 +116,8 @@ def build(house: "House") -> Room:
     chosen.input(choose_run, [chosen], [shown, log, *buttons], **QUICK)
     preset.input(choose_preset, [preset, *fields.values()], list(fields.values()), **QUICK)
     again.click(use_settings, [chosen], list(fields.values()), **QUICK)
-    check.click(check_run, list(fields.values()), [verdict, measured, checking], **SLOW)
-    start.click(start_run, list(fields.values()), [verdict, *watching], **SLOW)
+    check.click(check_run, [sets, *fields.values()], [verdict, measured, checking], **SLOW)
+    start.click(start_run, [sets, *fields.values()], [verdict, *watching], **SLOW)
     said = {
         pause: (house.training.pause, "The run saves itself and then lets the machine go."),
         resume: (house.training.resume, "The run is queued again and goes on from its last checkpoint."),
@@ -133,7 +133,8 @@ def build(house: "House") -> Room:
 
     def show(person: "UserView") -> list[Any]:
         origins = [FRESH, *((name, name) for name in house.training.adapters())]
-        return [*picking.show(person), gr.Dropdown(choices=origins), *watch()]
+        names = [one.name for one in reversed(house.library.sets())]
+        return [*picking.show(person), gr.Dropdown(choices=names), gr.Dropdown(choices=origins), *watch()]
 
     moving = [shown, log, *buttons, listing, measured, checking]
-    return Room([*picking.outputs, fields["start_from"], *watching], show, moving, live, [chosen, checking])
+    return Room([*picking.outputs, sets, fields["start_from"], *watching], show, moving, live, [chosen, checking])

@@ -28,13 +28,20 @@ LABELS = {
     "group_by_length": "Like lengths together", "objective": "Learn from", "start_from": "Go on from", "quantisation": "Hold the base in",
     "optimizer": "Optimizer", "schedule": "Learning rate falls by", "stop_on": "Better means",
 }  # fmt: skip
-ELEMENTS = {"name": "run-name", "epochs": "run-epochs", "max_steps": "run-steps", "objective": "run-objective", "start_from": "run-from"}
+ELEMENTS = {"max_steps": "run-steps", "start_from": "run-from"}  # the others are called after their setting
 
 
 def presets() -> gr.Radio:
     titles = [(preset.title, name) for name, preset in PRESETS.items()]
     words = " ".join(f"{preset.title}: {preset.words}" for preset in PRESETS.values())
     return gr.Radio(titles, value=None, label="Begin with", info=words, elem_id="run-preset")
+
+
+def sources() -> gr.Dropdown:
+    return gr.Dropdown(
+        [], multiselect=True, label="Learn from the approved examples of", elem_id="run-sets",
+        info="None chosen: every prompt set. The new adapter then answers the test prompts of the same sets.",
+    )  # fmt: skip
 
 
 def form(usual: TrainSpec) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def form(usual: TrainSpec) -> dict[str, Any]:
 
 
 def field(name: str, usual: TrainSpec) -> Any:
-    about: dict[str, Any] = {"label": LABELS[name], "info": HELP[name], "elem_id": ELEMENTS.get(name)}
+    about: dict[str, Any] = {"label": LABELS[name], "info": HELP[name], "elem_id": ELEMENTS.get(name, f"run-{name.replace('_', '-')}")}
     value = values(usual)[name]
     choices: dict[str, list[Any]] = {
         "objective": OBJECTIVES, "start_from": [FRESH], "quantisation": QUANTISATIONS, "stop_on": STOPS,

@@ -20,7 +20,8 @@ AFTER = {
     "": "Next, its adapter is registered by itself.",
     "registered": "The adapter is registered and is answering the test prompts.",
     "answered": "The adapter has answered the test prompts and is being scored.",
-    "scored": "The adapter is scored and on the board. Put it in use under Adapters, or against another arm under Studies.",
+    "scored": "The adapter is scored and on the board, and is answering what must not get worse.",
+    "checked": "The adapter is scored and on the board. What speaks for and against it is under In use.",
 }
 ASKED = {"pause": "It is saving itself and then lets the machine go.", "stop": "It is being stopped."}
 LOW_IS_GOOD = "Loss: how much the right answers surprise the model. Lower is better; if validation climbs while training falls, stop."
