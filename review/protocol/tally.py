@@ -14,6 +14,7 @@ from review.protocol.doubts import FLIPPED, all_sides, repeats_of, reviewer_doub
 from review.protocol.ranking import Duel, Strength, WinRate, bradley_terry, first_decisive, log_e_value, win_rate
 from review.protocol.records import Beside, VoteRecord, counted, current, decided_duel, duel
 from review.protocol.shares import Share, Side, exact_side, wilson
+from review.protocol.spread import spread
 from review.protocol.tags import TagResult, tag_results, worse_tags
 from review.protocol.verdict import Condition, Rule, Verdict, conditions, decide
 
@@ -146,9 +147,10 @@ def _versus(duels: Sequence[Tagged], arm: str, against: str, rule: Rule, overall
     rate = win_rate(plain, arm)
     tags = tag_results(faced, arm, against, rule.e_value)
     worse: Mapping[str, float] = worse_tags(tags)
-    verdict = decide(rule, rate, wins, decisive, worse)
+    apart = spread(plain, arm)
+    verdict = decide(rule, rate, wins, decisive, worse, apart)
     evidence = math.exp(min(log_e_value(wins, decisive), 700.0))
-    return ArmTally(arm, overall or rate, None, rate, verdict, evidence, tags, conditions(rule, rate, wins, decisive, worse))
+    return ArmTally(arm, overall or rate, None, rate, verdict, evidence, tags, conditions(rule, rate, wins, decisive, worse, apart))
 
 
 def _strengths(duels: Sequence[Duel], arms: Sequence[str]) -> Sequence[Strength]:

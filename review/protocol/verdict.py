@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from review.protocol.ranking import WinRate, log_e_value
+from review.protocol.spread import MOST, Spread
 
 Kind = Literal["ship", "hold", "more"]
 FAR = 5_000  # votes; beyond this the arms are as good as equal
@@ -78,9 +79,13 @@ class Condition:
     words: str
 
 
-def decide(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None) -> Verdict:
+def decide(
+    rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None, spread: Spread | None = None
+) -> Verdict:
     """The verdict on one arm against the arm it should beat; `wins` of `decisive` as `ranking.first_decisive` counts them, `worse`: tags
-    on which it is clearly worse, with its win rate there."""
+    on which it is clearly worse, with its win rate there. The evidence is about the prompts; where reviewers are divided, beyond chance
+    and so far that the win rate's interval holds one half, it does not ship: another reviewer may well prefer the others."""
+    spread = spread or Spread()
     short = max(rule.min_votes - rate.votes, 0)
     if not rate.votes:
         return Verdict("more", f"No votes yet: {_votes(rule.min_votes)} needed at least.", rule.min_votes)
@@ -88,14 +93,14 @@ def decide(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[s
         return _short(rule, rate, short)
     proven = log_e_value(wins, decisive) >= math.log(rule.e_value)
     if proven and 2 * wins < decisive:
-        return Verdict("hold", f"Hold: reviewers prefer the other answers ({_percent(1 - rate.value)} against {_percent(rate.value)}).")
+        return _worse(rate, spread)
     if rate.both_bad_share > rule.max_both_bad:
         return _too_bad(rule, rate)
     if worse and rule.no_worse_tag:
         where = ", ".join(f"“{tag}” ({_percent(share)})" for tag, share in sorted(worse.items(), key=lambda item: item[1]))
         return Verdict("hold", f"Hold: it wins {_percent(rate.value)} of the votes, but is clearly worse on {where}.")
     if proven and rate.value >= rule.min_win_rate:
-        return Verdict("ship", f"Ship: it wins {_percent(rate.value)} of the votes, and that is very unlikely to be chance.")
+        return _divided(rate, spread) if spread.divided and rate.low <= 0.5 else _better(rate, spread)
     if proven and rate.high < rule.min_win_rate:
         return Verdict(
             "hold", f"Hold: better, but {_percent(rate.value)} is less than the {_percent(rule.min_win_rate)} that was asked for."
@@ -103,8 +108,10 @@ def decide(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[s
     return _undecided(rule, rate, wins, decisive, proven)
 
 
-def conditions(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None) -> tuple[Condition, ...]:
-    """The rule, setting by setting, for somebody who asks why."""
+def conditions(
+    rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mapping[str, float] | None = None, spread: Spread | None = None
+) -> tuple[Condition, ...]:
+    """The rule, setting by setting, for somebody who asks why; and whether reviewers are divided, where several judged enough."""
     evidence = math.exp(min(log_e_value(wins, decisive), 700.0))
     ahead = 2 * wins > decisive
     found = [
@@ -120,7 +127,50 @@ def conditions(rule: Rule, rate: WinRate, wins: int, decisive: int, worse: Mappi
     if rule.no_worse_tag:
         where = f"Clearly worse on {', '.join(sorted(worse))}." if worse else "Clearly worse on no tag."
         found.append(Condition("no_worse_tag", not worse, where))
+    if spread and spread.reviewers > 1:
+        found.append(Condition("reviewers", not (spread.divided and rate.low <= 0.5), _reviewers(spread)))
     return tuple(found)
+
+
+def _reviewers(spread: Spread) -> str:
+    told = f"It wins {_between(spread)} of a reviewer's votes, depending on whom one asks"
+    if not spread.differ:
+        return f"{told}: no more apart than by chance."
+    return f"{told}: reviewers are divided." if spread.divided else f"{told}: more apart than by chance, but all lean the same way."
+
+
+def _between(spread: Spread) -> str:
+    return f"{_percent(spread.lowest)} to {_percent(spread.highest)}"
+
+
+def _better(rate: WinRate, spread: Spread) -> Verdict:
+    """What is sure of these reviewers may be open for others: that is said where the interval holds one half."""
+    asked = "one reviewer" if rate.reviewers == 1 else f"these {rate.reviewers} reviewers"
+    votes = "one reviewer's votes" if rate.reviewers == 1 else "the votes"
+    words = f"Ship: it wins {_percent(rate.value)} of {votes}, and that is very unlikely to be chance"
+    if rate.low > 0.5:
+        return Verdict("ship", f"{words}.")
+    differ = f" They differ among themselves ({_between(spread)})." if spread.differ else ""
+    others = f"how others would judge is open, anything between {_percent(rate.low)} and {_percent(rate.high)}"
+    return Verdict("ship", f"{words} for {asked}; {others}.{differ}")
+
+
+def _worse(rate: WinRate, spread: Spread) -> Verdict:
+    shares = f"{_percent(1 - rate.value)} against {_percent(rate.value)}"
+    if spread.divided and rate.high >= 0.5:
+        return Verdict("hold", f"Hold: most votes prefer the other answers ({shares}), though reviewers are divided ({_between(spread)}).")
+    return Verdict("hold", f"Hold: reviewers prefer the other answers ({shares}).")
+
+
+def _divided(rate: WinRate, spread: Spread) -> Verdict:
+    """More votes of the same people would not help."""
+    why = f"it wins {_percent(rate.value)}, but reviewers are divided: {_between(spread)}, depending on whom one asks"
+    if not spread.more:
+        needed = _round(math.ceil(MOST * rate.votes / rate.reviewers))
+        return Verdict("more", f"Not enough votes yet (more than {MOST} more reviewers): {why}. Agree first on what is better.", needed)
+    people = f"{spread.more} more {'reviewer' if spread.more == 1 else 'reviewers'}"
+    needed = _round(math.ceil(spread.more * rate.votes / rate.reviewers))
+    return Verdict("more", f"Not enough votes yet (about {needed} more, by {people}): {why}.", needed)
 
 
 def _amount(evidence: float) -> str:
