@@ -17,12 +17,13 @@ from ft.specs import TrainSpec
 from review.protocol.ballots import PRACTICE, Ballot, BlindPair, Rest
 from review.protocol.training_pairs import TRAINING_PAIRS
 from review.screens import drawing, parts, theme
-from review.screens.lab import data, retrain
+from review.screens.lab import compare, data, promotion, retrain
 from review.screens.review import sent as read
 from review.screens.review.desk import KEYS, desk_html, pane
 from review.screens.review.scene import pair_scene, practice_scene, rest_scene
 from review.screens.scores import difference
 from review.services.boards import Difference
+from review.services.keeping import Group, WhatGotWorse
 from review.services.people import People
 
 SCREENS = Path(theme.__file__).parent
@@ -275,6 +276,18 @@ def test_an_emptied_retrain_form_is_refused_by_the_spec_with_every_reason() -> N
         fields = retrain.form(usual)
     spec = retrain.spec_of(dict.fromkeys(fields), usual)
     assert len(spec.problems()) >= 6
+
+
+def test_a_name_in_a_tables_head_is_escaped_once() -> None:
+    run = SimpleNamespace(name=HOSTILE, status="finished", step=1, steps=1, validation=(), started_at=None, ended_at=None)
+    beside = compare.compared_html([run, run], [("rank", [8, 16])], {})  # type: ignore[list-item]
+    group = Group("tone", 2, 2, 1, 1)
+    worse = promotion.worse_html(WhatGotWorse(HOSTILE, HOSTILE, 2, 2, (), 0, (group,)))
+    for drawn in (beside, worse):
+        assert parts.escape(HOSTILE) in drawn
+        assert "&amp;lt;" not in drawn
+        assert "&lt;b dir" not in drawn
+        assert "<img" not in drawn
 
 
 def colours(selector: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ def compared_html(views: "Sequence[RunView]", differing: "Sequence[tuple[str, li
     """What differs, how it went, what it cost."""
     if len(views) < 2:
         return empty_state("Choose two runs or more.", "Their settings, curves, scores and cost then stand side by side.")
-    titles = [f'<b dir="auto">{escape(view.name)}</b>' for view in views]
+    titles = [view.name for view in views]
     settings = [[escape(name.replace("_", " ")), *(escape(_told(value)) for value in values)] for name, values in differing]
     drawn = table(["Setting", *titles], settings, "Settings that differ") if settings else "<p>They have the same settings and data.</p>"
     went = [
@@ -78,13 +78,13 @@ def _sweep_html(sweep: "SweepView") -> str:
             f"{run.settings['epochs']:g}",
             badge(run.status, TONES.get(run.status, "plain")) + (" " + badge("best", "good") if run.run == sweep.best else ""),
             "—" if run.validation is None else f"{run.validation:.3f}",
-            "chosen" if run.run == sweep.chosen else "",
+            "goes on" if run.run == sweep.chosen else "—",
         ]
         for run in sweep.runs
     ]
     words = f'<p class="tb-muted">Started {escape(when(sweep.created_at))}: {escape(sweep.budget)}</p>'
     title = f'<h3 class="tb-h2">Sweep {sweep.id}: <span dir="auto">{escape(sweep.name)}</span></h3>'
-    headings = ["Rank", "Learning rate", "Epochs", "Status", "Validation loss", ""]
+    headings = ["Rank", "Learning rate", "Epochs", "Status", "Validation loss", "Chosen"]
     return f"<section>{title}{words}{table(headings, rows, f'Runs of sweep {sweep.id}', numeric=(0, 1, 2, 4))}</section>"
 
 

@@ -31,7 +31,7 @@ def exports_html(exports: "Sequence[ExportView]") -> str:
         size = f"{one.bytes / 2**20:.0f} MB" if one.bytes else "—"
         name = f'<b dir="auto">{escape(one.adapter)}</b><br><span class="tb-muted tb-small">{escape(when(one.at))}</span>'
         rows.append([name, escape(one.kind), badge(one.state, TONES.get(one.state, "plain")), told, size, fetch])
-    return table(["Adapter", "Form", "State", "Proof", "Size", ""], rows, "Exports, newest first", numeric=(4,))
+    return table(["Adapter", "Form", "State", "Proof", "Size", "File"], rows, "Exports, newest first", numeric=(4,))
 
 
 def export_part(house: "House") -> Room:

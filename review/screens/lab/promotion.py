@@ -112,9 +112,7 @@ def worse_html(found: "WhatGotWorse") -> str:
     groups = [
         [escape(g.name), f"{g.old_good} of {g.total}", f"{g.new_good} of {g.total}", str(g.worse) if g.worse else "—"] for g in found.groups
     ]
-    drawn = table(
-        ["Subject", f"Good with {escape(found.old)}", f"Good with {escape(found.new)}", "Got worse"], groups, "By subject", (1, 2, 3)
-    )
+    drawn = table(["Subject", f"Good with {found.old}", f"Good with {found.new}", "Got worse"], groups, "By subject", (1, 2, 3))
     return title + f"<p>{escape(told)}</p>" + drawn + "".join(_regression(each, found) for each in found.worse[:SHOWN])
 
 
