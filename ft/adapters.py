@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,22 @@ def vet(path: Path, base: BaseShape | None = None) -> Vetted:
     try:
         parcel = open_parcel(path)
         reasons = tuple(problems(parcel.config, parcel.tensors, base))
-        return Vetted(not reasons, reasons, None if reasons else _facts(parcel), parcel.notes, parcel.card)
+        return Vetted(not reasons, _printable(reasons), None if reasons else _facts(parcel), _printable(parcel.notes), parcel.card)
     except BadInput as error:
-        return Vetted(False, (str(error),))
+        return Vetted(False, _printable([str(error)]))
     except OSError as error:
-        return Vetted(False, (f"{path.name} cannot be read ({error.strerror or error}). Check the file and its permissions.",))
+        return Vetted(False, _printable([f"{path.name} cannot be read ({error.strerror or error}). Check the file and its permissions."]))
+
+
+def _printable(sentences: Sequence[str]) -> tuple[str, ...]:
+    """Names that others gave are quoted in them, and must not steer a terminal or turn the writing direction."""
+    return tuple("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words) for words in sentences)
 
 
 def judge(path: Path, base: BaseShape | None = None) -> Vetted:
     """`vet`, and its numbers read through in a process of its own: finite, and not without effect."""
     verdict = vet(path, base)
-    reasons = tuple(content_problems(path)) if verdict.ok else verdict.reasons
+    reasons = _printable(content_problems(path)) if verdict.ok else verdict.reasons
     return replace(verdict, ok=not reasons, reasons=reasons, adapter=None if reasons else verdict.adapter)
 
 
@@ -163,7 +169,7 @@ def _facts(parcel: Parcel) -> AdapterFacts:
         targets=used_targets(config, parcel.tensors),
         layers=len({KEY.fullmatch(name)[1] for name in parcel.tensors}),  # type: ignore[index]
         bytes=parcel.header.size,
-        base_name=str(config.get("base_model_name_or_path") or "")[:200],
+        base_name=_printable([str(config.get("base_model_name_or_path") or "")[:200]])[0],
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),

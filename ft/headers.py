@@ -4,6 +4,7 @@ Light: no torch, no pickle. Must not know what the tensors are for, nor where th
 """
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from ft.errors import BadInput
 MAX_HEADER = 4 * 1024 * 1024
 MAX_WEIGHTS = 2 * 1024**3
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # perhaps of a pair, perhaps alone, which nothing could store
+LFS = b"version https://git-lfs"
+PULL = "Run `git lfs pull` in the repository it came from and take the file again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,15 @@ class Header:
 
 def read_json(raw: bytes, what: str) -> dict[str, Any]:
     """An object; a key twice, NaN or bad Unicode is refused. Raises BadInput naming `what`."""
+    if raw.startswith(LFS):
+        raise BadInput(f"{what} is a Git LFS pointer, not the file itself. {PULL}")
     try:
         read = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if ESCAPED_HALF.search(raw):
+            json.dumps(read, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{what} is not valid JSON ({str(error)[:120]}). Save the adapter again.") from error
+        why = "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)[:120]
+        raise BadInput(f"{what} is not valid JSON ({why}). Save the adapter again.") from error
     if not isinstance(read, dict):
         raise BadInput(f"{what} is not a JSON object. Save the adapter again.")
     return read
@@ -81,11 +90,10 @@ def read_header(file: Any, size: int, name: str) -> Header:
 
 
 def _what_it_is(start: bytes, size: int, name: str) -> str:
-    if start == b"version ":
-        return (
-            f"{name} is a Git LFS pointer, not the weights ({size} bytes). Run `git lfs pull` in the repository it came from "
-            "and take the file again."
-        )
+    if start == LFS[:8]:
+        return f"{name} is a Git LFS pointer, not the weights ({size} bytes). {PULL}"
+    if start.lstrip().lower().startswith((b"<!doc", b"<html", b"<?xml")):
+        return f"{name} is a web page, not the weights: perhaps the download asked for a sign-in. Download the file itself again."
     if start[:1] == b"\x80" or start[:2] == b"PK":
         return f"{name} is a pickled file under another name, and pickles are never loaded. Save the adapter as safetensors."
     return f"{name} is not a safetensors file, or is cut off. Copy or save the adapter again."

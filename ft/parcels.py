@@ -24,6 +24,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 CARD = "README.md"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+ARCHIVES = (".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 MAX_CONFIG = 64 * 1024
 MAX_MEMBERS = 1000
 MAX_DIRECTORY = 1024 * 1024
@@ -135,13 +136,22 @@ def _refuse_huge_directory(path: Path) -> None:
         tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
-        pickled = start[:1] == b"\x80" or path.suffix.lower() in PICKLES
-        kind = "a pickled file, which can run programs and is never opened" if pickled else "not a zip file"
-        raise BadInput(f"{path.name} is {kind}. Give an adapter folder with {WEIGHTS}, or a zip of one.")
+        raise BadInput(f"{path.name} is {_kind(path, start)}. Give an adapter folder with {WEIGHTS}, or a zip of one.")
     members, size = struct.unpack("<HI", tail[at + 10 : at + 16])
     is_zip64 = at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07"  # its own, larger numbers would be believed instead
     if members > MAX_MEMBERS or size > MAX_DIRECTORY or is_zip64:
         raise BadInput(f"{path.name} is too large a zip: at most {MAX_MEMBERS} members are read. Zip only the adapter folder.")
+
+
+def _kind(path: Path, start: bytes) -> str:
+    """What a file that is no zip is."""
+    if start[:1] == b"\x80" or path.suffix.lower() in PICKLES:
+        return "a pickled file, which can run programs and is never opened"
+    if path.suffix.lower() == ".safetensors":
+        return f"the weights alone, without the settings ({CONFIG}) that belong to them"
+    if path.suffix.lower() == ".gguf":
+        return "a GGUF file, which is not supported for adapters"
+    return f"not a zip file; a {path.suffix[1:]} archive is not opened" if path.suffix.lower() in ARCHIVES else "not a zip file"
 
 
 def _members(archive: zipfile.ZipFile) -> tuple[zipfile.ZipInfo, zipfile.ZipInfo, tuple[str, ...]]:
@@ -165,8 +175,10 @@ def _members(archive: zipfile.ZipFile) -> tuple[zipfile.ZipInfo, zipfile.ZipInfo
 def _refuse_way_out(info: zipfile.ZipInfo) -> None:
     original = info.orig_filename
     parts = PurePosixPath(original).parts
-    if original.startswith("/") or ".." in parts or "\\" in original or "\0" in original or ":" in original:
+    if original.startswith("/") or ".." in parts:
         raise BadInput(f"The zip holds a path that leads outside of it ({original[:80]!r}). Zip only the adapter folder.")
+    if any(odd in original for odd in "\\\0:"):
+        raise BadInput(f"The zip holds a name with a backslash, colon or NUL in it ({original[:80]!r}). Zip it with another program.")
     if stat.S_ISLNK(info.external_attr >> 16):
         raise BadInput(f"The zip holds a link ({original[:80]!r}). Zip the files themselves.")
 
@@ -197,7 +209,20 @@ def _need(names: Sequence[str], where: str) -> None:
                 f"{where} holds pickled weights ({pickled[0][:60]}), which can run programs when opened and are never loaded. "
                 f"Save the adapter as safetensors ({WEIGHTS})."
             )
-        raise BadInput(f"{where} has no {wanted}. Give the folder that PEFT's save_pretrained wrote.")
+        raise BadInput(f"{where} has no {wanted}{_instead(names)}. Give the folder that PEFT's save_pretrained wrote.")
+
+
+def _instead(names: Sequence[str]) -> str:
+    """What is there in its place."""
+    lower = {name.lower(): name for name in names}
+    whole = next((lower[name] for name in lower if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)), "")
+    part = next((lower[name] for name in lower if re.fullmatch(r"adapter_model-\d+-of-\d+\.safetensors", name)), "")
+    if whole:
+        return f"; {whole} holds a whole model, not an adapter"
+    if part:
+        return f"; {part} is a part of a file in several, which is not supported"
+    packed = next((lower[name] for name in lower if PurePosixPath(name).suffix in (".zip", *ARCHIVES)), "")
+    return f"; {packed[:60]} within is not unpacked" if packed else ""
 
 
 def _left_aside(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,9 @@ from ft.headers import Tensor
 MAX_RANK = 256
 KEY = re.compile(r"base_model\.model\.([A-Za-z0-9_.]+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector(?:\.weight)?)")
 NAMED_WITHIN = re.compile(r".*\.lora_[AB]\.[A-Za-z0-9_]+\.weight")
+UNPREFIXED = re.compile(r"(?!base_model\.model\.)[A-Za-z0-9_.]+\.lora_[AB]\.weight")
+HEAD = re.compile(r"(score|classifier|classification_head|qa_outputs|v_head)\.")
+EMBEDDING = re.compile(r"(embed_tokens|word_embeddings|wte|embed_in|lm_head|embed_out)(\.modules_to_save(\.\w+)?)?\.weight$")
 TARGET = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 SWITCHES = ("use_rslora", "use_dora", "fan_in_fan_out")
 CHECKED = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "init_lora_weights", *SWITCHES)
@@ -33,6 +36,7 @@ WHY = {
     "exclude_modules": "it adapts only some of the layers that its target_modules name, which is not supported here",
     "auto_mapping": "it names program code to load the model with",
     "lora_bias": "it adds biases to its layers, which are not supported here",
+    "loftq_config": "it was made for a changed copy of the base model",
 }
 ODD = "it would change more than LoRA layers, or in a way that is not known here"
 Parts = dict[str, dict[str, tuple[int, ...]]]  # layer -> part -> shape
@@ -45,7 +49,7 @@ def problems(config: dict[str, Any], tensors: dict[str, Tensor], base: BaseShape
 
 def config_problems(config: dict[str, Any]) -> list[str]:
     """Every problem of adapter_config.json; keys that could change the base must be absent or empty."""
-    rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0)
+    rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout") or 0
     targets, start = config.get("target_modules"), config.get("init_lora_weights", True)
     rank_ok = type(rank) is int and 1 <= rank <= MAX_RANK
     alpha_ok = type(alpha) in (int, float) and 0 < alpha <= (4 * rank if rank_ok else 4 * MAX_RANK)  # type: ignore[operator]
@@ -56,8 +60,8 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         (rank_ok, f"Its rank r is {_show(rank)}; it must be a whole number from 1 to {MAX_RANK}."),
         (alpha_ok, f"Its lora_alpha is {_show(alpha)}; it must be above 0 and at most 4 x r."),
         (isinstance(dropout, int | float) and 0 <= dropout < 1, f"Its lora_dropout is {_show(dropout)}; it must be from 0 to below 1."),
-        (config.get("bias", "none") == "none", "It also trains biases, which would change the base for all others; bias must be none."),
-        (bool(named), f"Its target_modules are {_show(targets)}; they must be a list of layer names such as q_proj."),
+        (config.get("bias") in (None, "none"), "It also trains biases, which would change the base for all others; bias must be none."),
+        (bool(named), _unnamed(targets)),
         (len(set(named)) == len(named), "Its target_modules name a layer twice."),
         (start in HARMLESS_STARTS, f"It was started with {_show(start)}, which changes the base model; train it with the usual start."),
         *((isinstance(config.get(key, False), bool), f"Its {key} must be true or false.") for key in SWITCHES),
@@ -81,11 +85,25 @@ def used_targets(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[st
 
 def _strange(config: dict[str, Any]) -> list[str]:
     known = CHECKED + INERT + (("eva_config",) if config.get("init_lora_weights") == "eva" else ())
-    return sorted(key for key, value in config.items() if key not in known and value not in (None, False, {}, [], ""))
+    return sorted(key for key, value in config.items() if key not in known and not _is_off(key, value))
+
+
+def _is_off(key: str, value: Any) -> bool:
+    """Empty or false; of a setting that is known to do something, the number 0 is a value like any other."""
+    return value in (None, False, {}, [], "") and not (key in WHY and type(value) in (int, float))
+
+
+def _unnamed(targets: Any) -> str:
+    """Why these target modules are not names."""
+    if isinstance(targets, str) and targets:
+        what = f"Its target_modules are the pattern {_show(targets)}, which says too little about what it changes"
+        return f"{what}; they must be a list of layer names such as q_proj."
+    return f"Its target_modules are {_show(targets)}; they must be a list of layer names such as q_proj."
 
 
 def _show(value: Any) -> str:
-    return repr(value)[:60]
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
 
 
 def tensor_problems(config: dict[str, Any], tensors: dict[str, Tensor], base: BaseShape | None) -> list[str]:
@@ -98,11 +116,12 @@ def tensor_problems(config: dict[str, Any], tensors: dict[str, Tensor], base: Ba
         else:
             astray.append(name)
     reasons = _not_lora(sorted(astray))
+    if not parts:
+        return reasons or ["It holds no weights at all. Save the adapter again, after training."]
     wanted = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if config.get("use_dora") is True else set())
     incomplete = sorted(module for module, found in parts.items() if set(found) != wanted)
-    if incomplete or not parts:
-        where = incomplete[0][:100] if incomplete else "any layer"
-        return [*reasons, f"Layer {where} does not have exactly the tensors {', '.join(sorted(wanted))}. Save the adapter again."]
+    if incomplete:
+        return [*reasons, _incomplete(incomplete[0], set(parts[incomplete[0]]), wanted)]
     rank = config.get("r")
     wrong = next((why for module, found in sorted(parts.items()) if (why := _shape_problem(module, found, rank))), "")
     if wrong and type(rank) is int and 1 <= rank <= MAX_RANK:
@@ -114,15 +133,41 @@ def tensor_problems(config: dict[str, Any], tensors: dict[str, Tensor], base: Ba
     return reasons
 
 
+def _incomplete(module: str, found: set[str], wanted: set[str]) -> str:
+    if "lora_magnitude_vector" in found - wanted:
+        return f"Layer {module[:100]} has DoRA's lora_magnitude_vector, and its settings do not say use_dora. Save the adapter again."
+    lacks = f"lacks {', '.join(sorted(wanted - found))}"
+    return f"Layer {module[:100]} does not have exactly the tensors {', '.join(sorted(wanted))}: it {lacks}. Save the adapter again."
+
+
 def _not_lora(names: list[str]) -> list[str]:
+    """What the first of these tensors is, in a sentence."""
     if not names:
         return []
     first, more = names[0][:100], f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    if "lora_embedding" in first:
-        return [f"Tensor {first}{more} adapts token embeddings, which is not supported here. Train it on linear layers only."]
-    if NAMED_WITHIN.fullmatch(first):
-        return [f"Tensor {first}{more} names an adapter within its key, so it was not saved by PEFT's save_pretrained. Save it so."]
-    return [f"Tensor {first}{more} is not a LoRA weight; loading it could overwrite the base model. Save only the adapter."]
+    return [f"Tensor {first}{more} {_what_it_is(names[0])}"]
+
+
+def _what_it_is(name: str) -> str:
+    if "lora_embedding" in name:
+        return "adapts token embeddings, which is not supported here. Train it on linear layers only."
+    if "trainable_tokens" in name:
+        return "retrains single tokens' embeddings, which is not supported here. Train it on linear layers only."
+    if NAMED_WITHIN.fullmatch(name):
+        return "names an adapter within its key, so it was not saved by PEFT's save_pretrained. Save it so."
+    if UNPREFIXED.fullmatch(name):
+        return "lacks PEFT's prefix base_model.model., so it was not saved by PEFT's save_pretrained. Save it so."
+    if EMBEDDING.search(name):
+        return (
+            "is a whole embedding or output layer, not a LoRA weight (PEFT adds it when the tokenizer was extended); loading it could "
+            "overwrite the base model. Train without new tokens, or save with save_embedding_layers=False."
+        )
+    if HEAD.search(name):
+        return (
+            "is a classification head, not a LoRA weight; loading it could overwrite the base model. Such an adapter sorts texts and "
+            "writes no answers: use one trained as CAUSAL_LM."
+        )
+    return "is not a LoRA weight; loading it could overwrite the base model. Save only the adapter."
 
 
 def _targeted(module: str, targets: tuple[str, ...]) -> bool:
@@ -149,7 +194,10 @@ def _shape_problem(module: str, found: dict[str, tuple[int, ...]], rank: Any) ->
 
 def _fit_problems(parts: Parts, targets: tuple[str, ...], base: BaseShape, made_for: str) -> list[str]:
     """Against the base: the layers exactly those that the targets name, each of the base's size."""
-    advice = f"It was made for {made_for[:100]}; use an adapter trained on {base.name[-100:]}."
+    if made_for.rstrip("/").rpartition("/")[2] == base.name.rstrip("/").rpartition("/")[2]:
+        advice = f"It names {made_for[:100]} as its base all the same; save it again."
+    else:
+        advice = f"It was made for {made_for[:100]}; use an adapter trained on {base.name[-100:]}."
     foreign = sorted(set(parts) - set(base.linears))
     outside = next((module for module in foreign if module in base.others), "")
     if outside:
@@ -163,5 +211,6 @@ def _fit_problems(parts: Parts, targets: tuple[str, ...], base: BaseShape, made_
             return [f"It does not fit the base model: layer {module} is {sizes}. {advice}"]
     missing = sorted({module for module in base.linears if _targeted(module, targets)} - set(parts))
     if missing:
-        return [f"{len(missing)} layers that its settings name have no weights, such as {missing[0][:100]}. {advice}"]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        return [f"Its settings name layer {missing[0][:100]}{more}, for which it has no weights. {advice}"]
     return []

@@ -141,7 +141,7 @@ def test_settings_that_are_no_settings_are_refused(adapter: Path, text: str) -> 
     [
         ({"hidden_size": 128}, "64 to"),
         ({"num_hidden_layers": 1}, "there is no layer"),
-        ({"num_hidden_layers": 3}, "have no weights"),
+        ({"num_hidden_layers": 3}, "for which it has no weights"),
     ],
 )
 def test_an_adapter_for_another_base_is_refused_with_the_reason(adapter: Path, tmp_path: Path, other: dict[str, int], says: str) -> None:

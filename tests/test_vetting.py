@@ -55,6 +55,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "fan_in_fan_out on plain layers": {"fan_in_fan_out": True},
     "rsLoRA": {"use_rslora": True},
     "a mark of a trainer": {"unsloth_fixed": True},
+    "settings left empty": {"bias": None, "lora_dropout": None, "init_lora_weights": None},
 }
 
 
@@ -82,8 +83,13 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "different ranks": ({"rank_pattern": {"q_proj": 8}}, ("rank_pattern", "different ranks")),
     "different strengths": ({"alpha_pattern": {"q_proj": 8}}, ("alpha_pattern", "strengths")),
     "some layers only": ({"layers_to_transform": [0]}, ("layers_to_transform", "only some")),
-    "a pattern for modules": ({"target_modules": r".*\.(q|v)_proj"}, ("target_modules", "list of layer names")),
-    "all-linear": ({"target_modules": "all-linear"}, ("target_modules", "list of layer names")),
+    "the first layer only, as a number": ({"layers_to_transform": 0}, ("layers_to_transform is 0", "only some")),
+    "a pattern for modules": ({"target_modules": r".*\.(q|v)_proj"}, ("target_modules are the pattern", "list of layer names")),
+    "all-linear": ({"target_modules": "all-linear"}, ("target_modules are the pattern 'all-linear'", "list of layer names")),
+    "biases within LoRA": ({"lora_bias": True}, ("lora_bias", "biases")),
+    "single tokens": ({"trainable_token_indices": [7, 8]}, ("trainable_token_indices", "token embeddings")),
+    "LoftQ's copy of the base": ({"loftq_config": {"loftq_bits": 4}}, ("loftq_config", "changed copy of the base")),
+    "a name that steers a terminal": ({"a\x1b[31m\u202eb": 1}, ("Its setting a\ufffd[31m\ufffdb is 1",)),
     "whole layers beside": ({"modules_to_save": ["lm_head"]}, ("modules_to_save", "whole layers")),
     "another method": ({"peft_type": "LOHA"}, ("LOHA", "only LoRA")),
     "a method within LoRA": ({"use_qalora": True}, ("use_qalora",)),
@@ -112,7 +118,7 @@ def test_settings_and_weights_are_judged_together(tiny_base: Path, tmp_path: Pat
     reasons = judge(write_adapter(tmp_path / "a", tensors, config_for() | {"task_type": "SEQ_CLS"}), shape).reasons
     assert len(reasons) == 2
     assert "SEQ_CLS" in reasons[0]
-    assert "score.weight is not a LoRA weight" in reasons[1]
+    assert "score.weight is a classification head, not a LoRA weight" in reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +126,12 @@ def test_settings_and_weights_are_judged_together(tiny_base: Path, tmp_path: Pat
     [
         ("base_model.model.model.embed_tokens.lora_embedding_A", (4, 422), "token embeddings"),
         (f"{Q}.lora_A.default.weight", (4, 64), "names an adapter within its key"),
-        ("base_model.model.lm_head.weight", (422, 64), "could overwrite the base"),
+        ("base_model.model.lm_head.weight", (422, 64), "whole embedding or output layer"),
+        ("base_model.model.model.embed_tokens.modules_to_save.default.weight", (430, 64), "the tokenizer was extended"),
+        ("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", (2, 64), "single tokens"),
+        ("base_model.model.classifier.out_proj.weight", (3, 64), "classification head"),
+        ("base_model.model.model.norm.weight", (64,), "could overwrite the base"),
+        ("model.layers.0.self_attn.q_proj.lora_A.weight", (4, 64), "lacks PEFT's prefix"),
         (f"{Q}.lora_B.bias", (64,), "is not a LoRA weight"),
     ],
 )
@@ -131,6 +142,28 @@ def test_tensors_that_are_no_lora_layer_are_named(
 
     folder = write_adapter(tmp_path / "a", tensors_for(tiny_base, 1) | {key: torch.ones(*size)}, config_for())
     assert says in " ".join(judge(folder, shape).reasons)
+
+
+def test_weights_saved_by_others_than_peft_are_told_so_and_nothing_else(tiny_base: Path, tmp_path: Path, shape: BaseShape) -> None:
+    bare = {key.removeprefix("base_model.model."): value for key, value in tensors_for(tiny_base, 1).items()}
+    (reason,) = judge(write_adapter(tmp_path / "bare", bare, config_for()), shape).reasons
+    assert "lacks PEFT's prefix" in reason
+    assert judge(write_adapter(tmp_path / "none", {}, config_for()), shape).reasons == (
+        "It holds no weights at all. Save the adapter again, after training.",
+    )
+
+
+def test_magnitudes_without_the_setting_are_named(tiny_base: Path, tmp_path: Path, shape: BaseShape) -> None:
+    (reason,) = judge(write_adapter(tmp_path / "a", tensors_for(tiny_base, 1, dora=True), config_for()), shape).reasons
+    assert "DoRA's lora_magnitude_vector" in reason
+    assert "do not say use_dora" in reason
+
+
+def test_an_incomplete_adapter_of_this_base_is_not_called_another_bases(tiny_base: Path, tmp_path: Path, shape: BaseShape) -> None:
+    some = {key: value for key, value in tensors_for(tiny_base, 1).items() if not key.startswith(Q)}
+    (reason,) = judge(write_adapter(tmp_path / "a", some, config_for()), shape).reasons
+    assert "for which it has no weights" in reason
+    assert "use an adapter trained on" not in reason
 
 
 def test_an_adapted_output_head_is_not_called_a_layer_that_is_missing(tiny_base: Path, tmp_path: Path, shape: BaseShape) -> None:
@@ -174,6 +207,57 @@ def test_numbers_that_cannot_work_are_found_before_anything_is_loaded(
 
 
 # Folders and zips as people make them
+
+PAGE = b"<!DOCTYPE html><html>Sign in"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 134\n"
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "says"),
+    [
+        ("adapter_model.safetensors", PAGE, "is a web page"),
+        ("adapter_model.safetensors", POINTER, "Git LFS pointer"),
+        ("adapter_config.json", POINTER, "Git LFS pointer"),
+        ("adapter_config.json", b'{"base_model_name_or_path": "\\ud800"}', "surrogates"),
+        ("adapter_config.json", b'{"r": ' + b"9" * 6000 + b"}", "thousands of digits"),
+    ],
+)
+def test_what_lies_in_place_of_a_file_is_said(tiny_base: Path, tmp_path: Path, member: str, content: bytes, says: str) -> None:
+    folder = make_adapter(tmp_path / "a", tiny_base)
+    (folder / member).write_bytes(content)
+    for given in (folder, zipped(folder, tmp_path / "a.zip")):
+        assert says in judge(given).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("renamed", "says"),
+    [
+        ("model.safetensors", "holds a whole model"),
+        ("adapter_model-00001-of-00002.safetensors", "a part of a file in several"),
+        ("adapter.zip", "adapter.zip within is not unpacked"),
+    ],
+)
+def test_what_is_there_instead_of_the_weights_is_said(tiny_base: Path, tmp_path: Path, renamed: str, says: str) -> None:
+    folder = make_adapter(tmp_path / "a", tiny_base)
+    (folder / "adapter_model.safetensors").rename(folder / renamed)
+    for given in (folder, zipped(folder, tmp_path / "a.zip")):
+        assert says in judge(given).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("a.tar.gz", "a gz archive is not opened"), ("w.safetensors", "the weights alone"), ("a.gguf", "a GGUF file"), ("a.bin", "pickled")],
+)
+def test_a_file_that_is_no_zip_is_called_what_it_is(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08 something")
+    assert says in judge(tmp_path / name).reasons[0]
+
+
+def test_a_name_with_a_backslash_is_not_called_a_way_out(tiny_base: Path, tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "a", tiny_base)
+    reason = judge(zipped(folder, tmp_path / "a.zip", inside="lora\\")).reasons[0]
+    assert "backslash" in reason
+    assert "leads outside" not in reason
 
 
 def zipped(folder: Path, target: Path, inside: str = "") -> Path:
