@@ -187,7 +187,7 @@ def _chosen(approved: Sequence[rows.ExampleRow], ids: Iterable[int] | None, judg
         if len(approved) < len(wanted):
             raise BadInput(f"{len(wanted) - len(approved)} of the chosen examples are not approved. Approve them first, or choose others.")
     if not approved and not judged:
-        raise BadInput("No example is approved yet. Approve some under Examples, then take a snapshot.")
+        raise BadInput("No example is approved yet. Approve some under Retrain first.")
     return approved
 
 
