@@ -68,7 +68,7 @@ class People:
     def user(self, name: str) -> UserView:
         """Raises NotFound."""
         with reading(self._db) as session:
-            return _view(_named(session, name))
+            return _view(queries.user_spelled(session, name) or _named(session, name))
 
     def link(self, name: str, hours: float = 24, by: int | None = None) -> str:
         """The token of a new one-time sign-in link; this is the only time it can be seen."""

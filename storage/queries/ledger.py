@@ -6,14 +6,20 @@ commits. Must not know the rules of a study.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Float, func, literal_column, select
+from sqlalchemy import ColumnElement, Float, bindparam, func, literal_column, select
 from sqlmodel import Session, col
 
 from storage.tables import Answer, Arm, Assignment, IdenticalPair, Prompt, Skip, Study, StudyArm, StudyReviewer, Vote
 
 LOOK_BACK = 5.0  # seconds, where rows have no number of their own: clocks of several machines differ
+OF_ARMS = col(Answer.arm_id).in_(bindparam("arms", expanding=True))
+NEWEST = select(func.coalesce(func.max(Answer.id), 0)).where(OF_ARMS)
+TAKEN_BACK = select(func.count()).select_from(Answer).where(OF_ARMS, col(Answer.voided_at).is_not(None))
+IDENTICAL = select(func.count()).select_from(IdenticalPair).where(col(IdenticalPair.study_id) == bindparam("study"))
+DECK_STATE = select(NEWEST.scalar_subquery(), TAKEN_BACK.scalar_subquery(), IDENTICAL.scalar_subquery())
 
 
 class Given(NamedTuple):
@@ -53,38 +59,56 @@ class Dealt(NamedTuple):
         return tuple(self.tags) or ((self.category,) if self.category else ())
 
 
-def _mark(session: Session, table: str, time: Any) -> tuple[ColumnElement[float], float]:
-    """(what rows are ordered by, how far to look back)."""
-    if session.get_bind().dialect.name == "sqlite":
-        return literal_column(f"{table}.rowid", Float), 0.0
-    return time, LOOK_BACK
+@cache
+def _news(dialect: str) -> tuple[Any, Any, Any, Any, Any, float]:
+    """(assignments of a study, of one of its reviewers, a study's votes, all votes, all skips; how far to look back), each after `mark`.
+
+    Put together once: building a statement costs several times as much as running it.
+    """
+
+    def at(table: str, time: Any) -> ColumnElement[float]:
+        return literal_column(f"{table}.rowid", Float) if dialect == "sqlite" else time
+
+    after: Any = bindparam("after")
+    study: Any = bindparam("study")
+    columns = (Assignment.id, Assignment.reviewer_id, Assignment.pair_key, Assignment.prompt_id, Assignment.left_answer_id,
+               Assignment.right_answer_id, Assignment.kind, Assignment.marked, Assignment.served_at)  # fmt: skip
+    served = at("assignment", col(Assignment.served_at))
+    given = select(served, *map(col, columns)).where(served > after, col(Assignment.study_id) == study).order_by(served)
+    cast = at("vote", col(Vote.created_at))
+    said = (cast, col(Vote.assignment_id), col(Vote.revision), col(Vote.choice), col(Vote.seconds), col(Vote.created_at))
+    votes = select(*said).where(cast > after).order_by(cast)
+    of_study = votes.join(Assignment, col(Assignment.id) == col(Vote.assignment_id)).where(col(Assignment.study_id) == study)
+    left = at("skip", col(Skip.created_at))
+    skips = select(left, col(Skip.assignment_id)).where(left > after)
+    theirs = given.where(col(Assignment.reviewer_id) == bindparam("reviewer"))
+    return given, theirs, of_study, votes, skips, 0.0 if dialect == "sqlite" else LOOK_BACK
+
+
+def _of(session: Session) -> tuple[Any, Any, Any, Any, Any, float]:
+    return _news(session.get_bind().dialect.name)
 
 
 def given_after(session: Session, study_id: int, mark: float, reviewer_id: int | None = None) -> list[Given]:
     """A study's assignments after `mark`, oldest first; of one reviewer or of all."""
-    at, back = _mark(session, "assignment", col(Assignment.served_at))
-    columns = (Assignment.id, Assignment.reviewer_id, Assignment.pair_key, Assignment.prompt_id, Assignment.left_answer_id,
-               Assignment.right_answer_id, Assignment.kind, Assignment.marked, Assignment.served_at)  # fmt: skip
-    query = select(at, *map(col, columns)).where(at > mark - back, col(Assignment.study_id) == study_id).order_by(at)
+    given, theirs, _, _, _, back = _of(session)
     if reviewer_id is not None:
-        query = query.where(col(Assignment.reviewer_id) == reviewer_id)
-    return [Given(*row) for row in session.execute(query)]
+        return [Given(*row) for row in session.execute(theirs, {"after": mark - back, "study": study_id, "reviewer": reviewer_id})]
+    return [Given(*row) for row in session.execute(given, {"after": mark - back, "study": study_id})]
 
 
 def cast_after(session: Session, study_id: int, mark: float) -> list[Cast]:
     """Revisions of votes after `mark`, oldest first: of the study alone at first, later of any study, which spares the join."""
-    at, back = _mark(session, "vote", col(Vote.created_at))
-    columns = (at, col(Vote.assignment_id), col(Vote.revision), col(Vote.choice), col(Vote.seconds), col(Vote.created_at))
-    query = select(*columns).where(at > mark - back).order_by(at)
+    _, _, of_study, votes, _, back = _of(session)
     if mark < 0:
-        query = query.join(Assignment, col(Assignment.id) == col(Vote.assignment_id)).where(col(Assignment.study_id) == study_id)
-    return [Cast(*row) for row in session.execute(query)]
+        return [Cast(*row) for row in session.execute(of_study, {"after": mark - back, "study": study_id})]
+    return [Cast(*row) for row in session.execute(votes, {"after": mark - back})]
 
 
 def skipped_after(session: Session, mark: float) -> list[tuple[float, str]]:
     """(mark, assignment) of every skip after `mark`, of any study."""
-    at, back = _mark(session, "skip", col(Skip.created_at))
-    return [(found, assignment) for found, assignment in session.execute(select(at, col(Skip.assignment_id)).where(at > mark - back))]
+    *_, skips, back = _of(session)
+    return [(found, assignment) for found, assignment in session.execute(skips, {"after": mark - back})]
 
 
 def named_reviewers(session: Session, study_id: int) -> frozenset[int]:
@@ -99,10 +123,7 @@ def study_arms(session: Session, study_id: int) -> tuple[int, ...]:
 def deck_state(session: Session, study_id: int, arm_ids: Sequence[int]) -> tuple[int, int, int]:
     """Changes whenever the deck may have: the arms' newest answer, how many were voided, how many pairs are identical. Read from small
     indexes, however many answers there are."""
-    newest = select(func.coalesce(func.max(Answer.id), 0)).where(col(Answer.arm_id).in_(arm_ids))
-    voided = select(func.count()).select_from(Answer).where(col(Answer.arm_id).in_(arm_ids), col(Answer.voided_at).is_not(None))
-    identical = select(func.count()).select_from(IdenticalPair).where(col(IdenticalPair.study_id) == study_id)
-    one, two, three = session.execute(select(newest.scalar_subquery(), voided.scalar_subquery(), identical.scalar_subquery())).one()
+    one, two, three = session.execute(DECK_STATE, {"arms": list(arm_ids), "study": study_id}).one()
     return one, two, three
 
 

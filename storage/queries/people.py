@@ -5,11 +5,20 @@ Tokens arrive hashed: this module never sees one. Must not know screens or rules
 
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import bindparam, delete, update
 from sqlmodel import Session, col, func, select
 
 from storage.tables import Audit, SignInFailure, SignInLink, User
 from storage.tables import Session as SignedIn
+
+# Every request asks for these: put together once, for building a statement costs several times as much as running it.
+NAMED = select(User).where(User.name == bindparam("name"))
+SIGNED_IN = (
+    select(User)
+    .join(SignedIn, col(SignedIn.user_id) == User.id)
+    .where(SignedIn.token_hash == bindparam("token"), SignedIn.expires_at > bindparam("now"))
+    .where(col(SignedIn.revoked_at).is_(None), col(User.disabled_at).is_(None))
+)
 
 
 def user_by_id(session: Session, user_id: int) -> User | None:
@@ -20,6 +29,11 @@ def user_by_name(session: Session, name: str) -> User | None:
     """By name, whatever its case. In Python, since SQLite folds only ASCII; a team's users are few."""
     folded = name.casefold()
     return next((user for user in all_users(session) if user.name.casefold() == folded), None)
+
+
+def user_spelled(session: Session, name: str) -> User | None:
+    """By name exactly as stored."""
+    return session.scalars(NAMED, {"name": name}).first()
 
 
 def all_users(session: Session) -> list[User]:
@@ -44,13 +58,7 @@ def usable_link(session: Session, token_hash: str, now: float) -> tuple[SignInLi
 
 def signed_in_user(session: Session, token_hash: str, now: float) -> User | None:
     """The enabled user of a live session, as the database has them now."""
-    query = (
-        select(User)
-        .join(SignedIn, col(SignedIn.user_id) == User.id)
-        .where(SignedIn.token_hash == token_hash, SignedIn.expires_at > now)
-        .where(col(SignedIn.revoked_at).is_(None), col(User.disabled_at).is_(None))
-    )
-    return session.exec(query).first()
+    return session.scalars(SIGNED_IN, {"token": token_hash, "now": now}).first()
 
 
 def end_session(session: Session, token_hash: str, now: float) -> int | None:

@@ -24,6 +24,8 @@ from storage.tables import (
     User,
 )
 
+OPEN = select(Study).where(col(Study.state) == "open").order_by(col(Study.opened_at), col(Study.id))
+
 
 @dataclass(frozen=True, slots=True)
 class ArmRow:
@@ -43,7 +45,7 @@ def every(session: Session) -> Sequence[Study]:
 
 def open_ones(session: Session) -> Sequence[Study]:
     """Open studies, the oldest opening first."""
-    return session.scalars(select(Study).where(col(Study.state) == "open").order_by(col(Study.opened_at), col(Study.id))).all()
+    return session.scalars(OPEN).all()
 
 
 def user(session: Session, user_id: int) -> User | None:

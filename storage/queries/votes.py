@@ -5,15 +5,47 @@ Every function takes an open Session first and never commits. Must not know the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, literal_column, or_, select
+from sqlalchemy import bindparam, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from storage.tables import Answer, Arm, Assignment, Correction, Guess, Prompt, Skip, Study, Vote
 
 LEFT, RIGHT, LEFT_ARM, RIGHT_ARM = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
+SKIPPED = select(col(Skip.assignment_id)).where(col(Skip.assignment_id) == col(Assignment.id)).exists()
+VOTED_ON = select(col(Vote.id)).where(col(Vote.assignment_id) == col(Assignment.id)).exists()
+
+# What every vote asks for is put together once: building a statement costs several times as much as running it.
+TAKEN = (
+    select(col(Assignment.study_id))
+    .where(col(Assignment.prompt_id) == bindparam("prompt"), col(Assignment.pair_key) == bindparam("key"))
+    .where(col(Assignment.kind) == "real", ~SKIPPED, or_(col(Assignment.served_at) > bindparam("since"), VOTED_ON))
+)
+TEXTS = (
+    select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input), col(Prompt.history),
+           col(LEFT.text), col(RIGHT.text), col(LEFT.voided_at), col(RIGHT.voided_at))
+    .select_from(Assignment)
+    .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
+    .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
+    .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
+    .where(col(Assignment.id) == bindparam("assignment"))
+)  # fmt: skip
+LIVE = (
+    select(func.count())
+    .select_from(Answer)
+    .where(col(Answer.id).in_(bindparam("answers", expanding=True)), col(Answer.voided_at).is_(None))
+)
+KINDS = (
+    select(col(Arm.kind)).join(Answer, col(Answer.arm_id) == col(Arm.id)).where(col(Answer.id).in_(bindparam("answers", expanding=True)))
+)
+LATEST = select(Vote).where(col(Vote.assignment_id) == bindparam("assignment")).order_by(col(Vote.revision).desc()).limit(1)
+WITH_KEY = select(Vote).where(col(Vote.request_key) == bindparam("key"))
+CORRECTED = select(func.max(Correction.created_at)).where(col(Correction.assignment_id) == bindparam("assignment"))
+GUESSED = select(func.max(Guess.created_at)).where(col(Guess.assignment_id) == bindparam("assignment"))
+SAID_LATER = select(CORRECTED.scalar_subquery(), GUESSED.scalar_subquery())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +95,13 @@ class VoteRow:
     created_at: float
 
 
-def _has_vote() -> Any:
-    return select(col(Vote.id)).where(col(Vote.assignment_id) == col(Assignment.id)).exists()
-
-
 def taken(session: Session, study_id: int, prompt_id: int, pair_key: str, since: float) -> int:
     """How many reviewers have taken a pair: they voted on it, or got it after `since` and did not skip it.
 
     Studies are told apart here and not in SQL: the database would go through the whole study instead of one prompt.
     """
-    skipped = select(col(Skip.assignment_id)).where(col(Skip.assignment_id) == col(Assignment.id)).exists()
-    query = (
-        select(col(Assignment.study_id))
-        .where(col(Assignment.prompt_id) == prompt_id, col(Assignment.pair_key) == pair_key, col(Assignment.kind) == "real", ~skipped)
-        .where(or_(col(Assignment.served_at) > since, _has_vote()))
-    )
-    return list(session.scalars(query)).count(study_id)
+    found = session.scalars(TAKEN, {"prompt": prompt_id, "key": pair_key, "since": since})
+    return list(found).count(study_id)
 
 
 def assignment(session: Session, assignment_id: str) -> Assignment | None:
@@ -86,47 +109,35 @@ def assignment(session: Session, assignment_id: str) -> Assignment | None:
 
 
 def pair_texts(session: Session, assignment_id: str) -> PairTexts:
-    query = (
-        select(col(Assignment.study_id), col(Prompt.id), col(Prompt.instruction), col(Prompt.input), col(Prompt.history),
-               col(LEFT.text), col(RIGHT.text), col(LEFT.voided_at), col(RIGHT.voided_at))
-        .select_from(Assignment)
-        .join(Prompt, col(Prompt.id) == col(Assignment.prompt_id))
-        .join(LEFT, col(LEFT.id) == col(Assignment.left_answer_id))
-        .join(RIGHT, col(RIGHT.id) == col(Assignment.right_answer_id))
-        .where(col(Assignment.id) == assignment_id)
-    )  # fmt: skip
-    study_id, prompt_id, instruction, input_text, history, left_text, right_text, lost, gone = session.execute(query).one()
+    found = session.execute(TEXTS, {"assignment": assignment_id}).one()
+    study_id, prompt_id, instruction, input_text, history, left_text, right_text, lost, gone = found
     live = lost is None and gone is None
     return PairTexts(assignment_id, study_id, prompt_id, instruction, input_text, history, left_text, right_text, live)
 
 
 def is_live(session: Session, answer_ids: Sequence[int]) -> bool:
     """Whether none of the answers has been voided."""
-    query = select(func.count()).select_from(Answer).where(col(Answer.id).in_(answer_ids), col(Answer.voided_at).is_(None))
-    return session.execute(query).scalar_one() == len(set(answer_ids))
+    return bool(session.execute(LIVE, {"answers": list(answer_ids)}).scalar_one() == len(set(answer_ids)))
 
 
 def arm_kinds(session: Session, answer_ids: Sequence[int]) -> list[str]:
-    query = select(col(Arm.kind)).join(Answer, col(Answer.arm_id) == col(Arm.id)).where(col(Answer.id).in_(answer_ids))
-    return list(session.scalars(query))
+    return list(session.scalars(KINDS, {"answers": list(answer_ids)}))
 
 
 def last_act(session: Session, reviewer_id: int) -> float:
     """When a reviewer last voted, or said more of the pair voted on: they cannot have read the next pair before."""
-    newest = _newest_vote(session, reviewer_id)
-    found = session.execute(newest).first()
+    found = session.execute(_newest_vote(session.get_bind().dialect.name), {"reviewer": reviewer_id}).first()
     if found is None:
         return 0.0
     assignment_id, cast_at = found
-    corrected = select(func.max(Correction.created_at)).where(col(Correction.assignment_id) == assignment_id)
-    guessed = select(func.max(Guess.created_at)).where(col(Guess.assignment_id) == assignment_id)
-    later = session.execute(select(corrected.scalar_subquery(), guessed.scalar_subquery())).one()
+    later = session.execute(SAID_LATER, {"assignment": assignment_id}).one()
     return max(cast_at, *(at for at in later if at is not None)) if any(later) else float(cast_at)
 
 
-def _newest_vote(session: Session, reviewer_id: int) -> Any:
-    order = literal_column("vote.rowid") if session.get_bind().dialect.name == "sqlite" else col(Vote.created_at)
-    query = select(col(Vote.assignment_id), col(Vote.created_at)).where(col(Vote.reviewer_id) == reviewer_id)
+@cache
+def _newest_vote(dialect: str) -> Any:
+    order = literal_column("vote.rowid") if dialect == "sqlite" else col(Vote.created_at)
+    query = select(col(Vote.assignment_id), col(Vote.created_at)).where(col(Vote.reviewer_id) == bindparam("reviewer"))
     return query.order_by(order.desc()).limit(1)
 
 
@@ -163,12 +174,11 @@ def arm_of_answer(session: Session, answer_id: int) -> str:
 
 
 def latest_vote(session: Session, assignment_id: str) -> Vote | None:
-    query = select(Vote).where(col(Vote.assignment_id) == assignment_id).order_by(col(Vote.revision).desc()).limit(1)
-    return session.scalars(query).first()
+    return session.scalars(LATEST, {"assignment": assignment_id}).first()
 
 
 def vote_with_key(session: Session, key: str) -> Vote | None:
-    return session.scalars(select(Vote).where(col(Vote.request_key) == key)).first()
+    return session.scalars(WITH_KEY, {"key": key}).first()
 
 
 def correction_with_key(session: Session, key: str) -> Correction | None:

@@ -183,6 +183,7 @@ def test_too_large_bodies_are_refused_before_they_arrive(site: Site) -> None:
 def test_a_failure_tells_an_id_and_the_log_the_rest(site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """T49."""
     rita = site.visitor("Rita")
+    monkeypatch.setattr(site.house.onboarding, "next", _fails)
     monkeypatch.setattr(site.house.comparisons, "next_pair", _fails)
     told = ""
     for function in [f for f in site.functions if f.mount == "/review" and (f.name == "begin" or not f.inputs)]:
