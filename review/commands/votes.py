@@ -55,12 +55,16 @@ def create(
     min_win_rate: Annotated[float | None, typer.Option(help="Ship from this win rate, 0.5 to 0.99.")] = None,
     max_both_bad: Annotated[float | None, typer.Option(help="Hold above this share of both bad, 0 to 1.")] = None,
     min_votes: Annotated[int | None, typer.Option(help="No verdict before so many votes.")] = None,
+    e_value: Annotated[
+        float | None, typer.Option(help="How sure to be: 20 (usual) is wrong at most once in 20 equal arms, 100 once in 100.")
+    ] = None,
     min_reviewers: Annotated[int | None, typer.Option(help="No verdict before so many reviewers.")] = None,
     no_worse_tag: Annotated[bool, typer.Option("--no-worse-tag/--any-tag", help="Hold where clearly worse on any one tag.")] = True,
     open_now: Annotated[bool, typer.Option("--open", help="Open it for votes at once.")] = False,
 ) -> None:
     """Declare a study. Its arms need stored answers first (tiebreak answer)."""
-    given = {"min_win_rate": min_win_rate, "max_both_bad": max_both_bad, "min_votes": min_votes, "min_reviewers": min_reviewers}
+    given = {"min_win_rate": min_win_rate, "max_both_bad": max_both_bad, "min_votes": min_votes, "min_reviewers": min_reviewers,
+             "e_value": e_value}  # fmt: skip
     rule: dict[str, Any] = {setting: value for setting, value in given.items() if value is not None} | {"no_worse_tag": no_worse_tag}
     asked: dict[str, Any] = {} if reasons is None else {"reasons": reasons}
     if no_criteria or criteria is not None:
@@ -169,14 +173,18 @@ def adjudicate(
 
 
 @study.command("export")
-def export_study(name: Name, out: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None) -> None:
+def export_study(
+    name: Name,
+    out: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of JSON Lines; import reads both.")] = False,
+) -> None:
     """Take a whole study out: arms, prompts, answers and votes in one file (docs/exchange.md)."""
     with house() as open_house:
         exchange = Exchange(open_house.db)
         if out is None:
-            sys.stdout.writelines(exchange.export(name))
+            sys.stdout.writelines(exchange.export(name, as_list=as_json))
             return
-        exchange.write(name, out)
+        exchange.write(name, out, as_list=as_json)
     say(f"“{name}” is in {out}. It names arms and reviewers: keep it from people who still vote.")
 
 
@@ -193,6 +201,8 @@ def import_study(
         emit_json(found)
         return
     say(f"“{found.study}” came in: {found.votes} votes of {found.reviewers} reviewers on {found.prompts} prompts and {found.arms} arms.")
+    if found.skips:
+        say(f"{found.skips} skipped pairs came along, with their reasons.")
     if found.identical:
         say(f"{found.identical} pairs of answers are identical; {found.identical_votes} votes on them are kept, but not counted.")
     if found.ignored:

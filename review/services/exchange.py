@@ -32,6 +32,7 @@ class ExchangeReport:
     answers: int
     reviewers: int
     votes: int
+    skips: int
     identical: int
     identical_votes: int
     renamed: dict[str, str]
@@ -42,18 +43,18 @@ class Exchange:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def export(self, name: str) -> Iterator[str]:
-        """The study's file, line by line, all of one moment. Raises NotFound."""
+    def export(self, name: str, as_list: bool = False) -> Iterator[str]:
+        """The study's file, line by line, all of one moment; `as_list`: as one JSON list. Raises NotFound."""
         with reading(self._db) as session:
             study = declared.named(session, name)
             if study is None:
                 raise NotFound(f"There is no study “{name}”. See the list of studies.")
             lines = list(study_export.lines(session, study))
-        return map(write_line, lines)
+        return _as_list([write_line(line) for line in lines]) if as_list else map(write_line, lines)
 
-    def write(self, name: str, path: Path) -> None:
+    def write(self, name: str, path: Path, as_list: bool = False) -> None:
         """The same into a file, readable by its owner only; a file that is there is replaced whole. Raises NotFound, Unavailable."""
-        lines, part = self.export(name), path.with_name(f"{path.name}.part")
+        lines, part = self.export(name, as_list), path.with_name(f"{path.name}.part")
         try:
             part.touch(mode=0o600)
             with part.open("w", encoding="utf-8", newline="\n") as file:
@@ -68,6 +69,12 @@ class Exchange:
         with writing(self._db) as session:
             stored = Storing(session, study, name.strip() or study.header.name.strip(), path.name, by).all()
         return _report(study, stored)
+
+
+def _as_list(lines: list[str]) -> Iterator[str]:
+    yield "[\n"
+    yield from (line.replace("\n", ",\n") for line in lines[:-1])
+    yield f"{lines[-1]}]\n"
 
 
 def recount(path: Path) -> StudyResult:
@@ -85,6 +92,7 @@ def _report(study: StudyFile, stored: Stored) -> ExchangeReport:
         answers=len(study.answers),
         reviewers=len(study.reviewers),
         votes=len({cast.place for cast in study.votes}),
+        skips=len(study.skips),
         identical=len(study.identical),
         identical_votes=len(on_identical),
         renamed=stored.renamed,

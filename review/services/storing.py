@@ -4,7 +4,7 @@ them, so that nothing of another house is taken for something of this one. Must 
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from storage.tables import (
     Prompt,
     PromptSet,
     ReviewerDecision,
+    Skip,
     Study,
     StudyArm,
     StudyReviewer,
@@ -67,6 +68,7 @@ class Storing:
         reviewers = self._reviewers()
         study_id = self._study(arms, set_name, reviewers, prompts)
         self._votes(study_id, reviewers, prompts, answers)
+        self._skips(study_id, reviewers, prompts, answers)
         self._decisions(study_id, reviewers, prompts, answers)
         texts = self._file.answers
         pairs = ((prompts[texts[one].prompt], answers[one], answers[other]) for one, other in self._file.identical)
@@ -139,7 +141,7 @@ class Storing:
     def _prompt_rows(self, set_id: int | None) -> Iterator[dict[str, Any]]:
         seen: dict[str, int] = {}
         for prompt in self._file.prompts:
-            content = curate.content_hash(prompt.instruction, prompt.input)
+            content = curate.content_hash(prompt.instruction, prompt.input + earlier(prompt.history))
             seen[content] = seen.get(content, 0) + 1
             yield {
                 "set_id": set_id,
@@ -149,6 +151,7 @@ class Storing:
                 "reference": prompt.reference,
                 "category": prompt.category,
                 "tags": list(prompt.tags),
+                "history": list(prompt.history),
                 "cluster": content,
                 "content_hash": content if seen[content] == 1 else f"{content}:{seen[content]}",
                 "line": prompt.line,
@@ -240,6 +243,24 @@ class Storing:
         for table, found in stored:
             rows.store(self._session, table, found)
 
+    def _skips(self, study_id: int, reviewers: dict[str, int], prompts: dict[str, int], answers: list[int]) -> None:
+        given, skips = [], []
+        for found in self._file.skips:
+            skip, assignment = found.skip, secrets.token_hex(18)
+            at = self._now if skip.at is None else skip.at
+            left, right, reviewer = answers[found.left], answers[found.right], reviewers[skip.reviewer]
+            given.append(
+                {
+                    "id": assignment, "study_id": study_id, "reviewer_id": reviewer, "prompt_id": prompts[skip.prompt],
+                    "left_answer_id": left, "right_answer_id": right, "pair_key": f"{min(left, right)}-{max(left, right)}",
+                    "kind": skip.kind, "marked": "", "served_at": at,
+                }
+            )  # fmt: skip
+            skips.append({"assignment_id": assignment, "reviewer_id": reviewer, "reason": skip.reason,
+                          "request_key": f"import:{assignment}", "created_at": at})  # fmt: skip
+        rows.store(self._session, Assignment, given)
+        rows.store(self._session, Skip, skips)
+
     def _decisions(self, study_id: int, reviewers: dict[str, int], prompts: dict[str, int], answers: list[int]) -> None:
         for line in self._file.decisions:
             at = self._now if line.at is None else line.at
@@ -255,3 +276,8 @@ class Storing:
             self._session.add(Adjudication(study_id=study_id, prompt_id=prompts[told.prompt], first_answer_id=one, second_answer_id=other,
                                            choice=choice, reason=told.reason, created_at=at))  # fmt: skip
             self._session.flush()
+
+
+def earlier(history: Iterable[Mapping[str, str]]) -> str:
+    """Earlier turns as one text: what tells a question in one conversation from the same question in another."""
+    return "".join(f"\n{turn['role']}: {turn['content']}" for turn in history)

@@ -4,7 +4,7 @@ Each check raises BadInput with the line. Must not know the database, screens or
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -22,6 +22,7 @@ from review.services.study_lines import (
     DecisionLine,
     Header,
     PromptLine,
+    SkipLine,
     VoteLine,
     wrong,
 )
@@ -171,6 +172,51 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
     return sorted(found, key=lambda cast: cast.vote.at or 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A skip with its answers found: places in `StudyFile.answers`."""
+
+    skip: SkipLine
+    left: int
+    right: int
+
+    @property
+    def place(self) -> tuple[str, int, int, str]:
+        return self.skip.reviewer, min(self.left, self.right), max(self.left, self.right), self.skip.kind
+
+
+def skipped(lines: Iterable[SkipLine], votes: Iterable[Cast], answers: Answers) -> Iterator[Skipped]:
+    """Whoever skipped a pair gave no vote on it, and skipped it once."""
+    seen = {cast.place: cast.vote.line for cast in votes}
+    for line in lines:
+        answers.check_names(line.line, line.prompt, line.left, line.right)
+        line = replace(line, reviewer=line.reviewer.strip() or UNNAMED)
+        if problem := _skip_problem(line):
+            raise wrong(line.line, problem)
+        plain = line.kind == "gold"
+        found = Skipped(
+            line,
+            answers.find(line.line, line.prompt, line.left, line.left_answer, plain),
+            answers.find(line.line, line.prompt, line.right, line.right_answer, plain),
+        )
+        if found.left == found.right:
+            raise wrong(line.line, f"{line.left} cannot meet itself.")
+        if found.place in seen:
+            raise wrong(line.line, f"{line.reviewer} has a vote on this pair, or skipped it, on line {seen[found.place]}; keep one.")
+        seen[found.place] = line.line
+        yield found
+
+
+def _skip_problem(line: SkipLine) -> str:
+    checks = [
+        (line.left == line.right and line.kind != "gold", f"{line.left} cannot meet itself."),
+        (line.kind not in VOTE_KINDS, f"there is no kind of vote {line.kind[:40]!r}; choose {', '.join(VOTE_KINDS)}."),
+        (line.at is not None and not 0 <= line.at <= LATEST, f"at is {line.at}: times are UTC seconds since 1970."),
+        (not line.reason.strip(), "a skip needs its reason."),
+    ]
+    return next((words for holds, words in checks if holds), "")
+
+
 def _vote_problem(header: Header, vote: VoteLine) -> str:
     unknown = sorted({*vote.criteria} - {*header.criteria}) + sorted({*map(bare_reason, vote.reasons)} - {*header.reasons})
     checks = [
@@ -222,8 +268,9 @@ def adjudicated(lines: Iterable[AdjudicationLine], answers: Answers) -> Iterable
         yield replace(line, winner=winner), *places
 
 
-def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Cast]) -> None:
-    lines = {cast.vote.reviewer: cast.vote.line for cast in reversed(list(votes))}
+def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Cast], skips: Iterable[Skipped]) -> None:
+    lines = {found.skip.reviewer: found.skip.line for found in skips}
+    lines |= {cast.vote.reviewer: cast.vote.line for cast in reversed(list(votes))}
     seen: set[str] = set()
     for name in reviewers:
         line = lines.get(name, header.line)

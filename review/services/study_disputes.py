@@ -90,7 +90,7 @@ def _told(study: Study, votes: Sequence[cast.VoteRow], decision: Adjudication | 
     return Disagreement(
         id=f"{row.prompt_id}:{shown[0]}:{shown[1]}",
         prompt_id=row.prompt_id,
-        prompt=prompt_text(row.instruction, row.input),
+        prompt=prompt_text(row.instruction, row.input, row.history),
         first=shown_text(texts[shown[0]]) or EMPTY,
         second=shown_text(texts[shown[1]]) or EMPTY,
         first_answer=shown[0],

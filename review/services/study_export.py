@@ -19,6 +19,7 @@ from review.services.study_lines import (
     DecisionLine,
     Header,
     PromptLine,
+    SkipLine,
     VoteLine,
 )
 from review.services.study_reading import ASIDE, key, prompt_ids, rule_of, view
@@ -27,13 +28,14 @@ from storage.queries import decisions as decided
 from storage.queries import exchange as rows
 from storage.queries import studies as declared
 from storage.queries import votes as cast
-from storage.tables import Answer, Study
+from storage.tables import Answer, Assignment, Skip, Study
 
 
 def lines(session: Session, study: Study) -> Iterator[AnyLine]:
     study_id, told = key(study.id), view(session, study)
-    votes = cast.votes(session, study_id)
-    reviewers = declared.user_names(session, sorted({vote.reviewer_id for vote in votes}))
+    votes, skips = cast.votes(session, study_id), rows.skips(session, study_id)
+    people = {vote.reviewer_id for vote in votes} | {skip.reviewer_id for skip, _ in skips}
+    reviewers = declared.user_names(session, sorted(people))
     yield _header(study, told, tuple(name for _, name in sorted(reviewers.items())))
     answers = rows.answers(session, study)
     arms = rows.arms(session, sorted({answer.arm_id for answer in answers}), study_id)
@@ -42,23 +44,27 @@ def lines(session: Session, study: Study) -> Iterator[AnyLine]:
         yield ArmLine(arm.name, arm.kind, title, arm.system_prompt, dict(arm.decode), arm.name in told.arms)
     wanted = prompt_ids(session, study)
     own = {prompt.id for prompt in rows.prompts(session, study) if wanted is None or prompt.id in wanted}
-    voted = {answer for vote in votes for answer in (vote.left_answer_id, vote.right_answer_id)}
-    answers = [a for a in answers if a.id in voted or a.prompt_id in own]
+    seen: list[cast.VoteRow | Assignment] = [*votes, *(given for _, given in skips)]
+    shown = {answer for pair in seen for answer in (pair.left_answer_id, pair.right_answer_id)}
+    answers = [a for a in answers if a.id in shown or a.prompt_id in own]
     for prompt in rows.prompts_by_id(session, sorted({*map(key, own), *(a.prompt_id for a in answers)})):
         yield PromptLine(
-            str(prompt.id), prompt.instruction, prompt.input, prompt.reference, prompt.category, tuple(prompt.tags), prompt.id in own
-        )
-    named_ids = _named_ids(votes, answers)
+            str(prompt.id), prompt.instruction, prompt.input, prompt.reference, prompt.category, tuple(prompt.tags), tuple(prompt.history),
+            prompt.id in own,
+        )  # fmt: skip
+    named_ids = _named_ids(seen, answers)
     for answer in answers:
         gone = (answer.void_reason or "voided") if answer.voided_at is not None else ""
         yield AnswerLine(str(answer.prompt_id), names[answer.arm_id], answer.text, str(answer.id) if answer.id in named_ids else "", gone)
     yield from _votes(session, study_id, votes, reviewers, named_ids)
-    yield from _decisions(session, study_id, reviewers, {a.id or 0: names[a.arm_id] for a in answers}, named_ids)
+    arm_of = {a.id or 0: names[a.arm_id] for a in answers}
+    yield from _skips(skips, reviewers, arm_of, named_ids)
+    yield from _decisions(session, study_id, reviewers, arm_of, named_ids)
 
 
-def _named_ids(votes: Sequence[cast.VoteRow], answers: Sequence[Answer]) -> set[int | None]:
-    """Answers that votes must name by their id."""
-    plain = {answer for vote in votes if vote.kind == "gold" for answer in (vote.left_answer_id, vote.right_answer_id)}
+def _named_ids(seen: Sequence[cast.VoteRow | Assignment], answers: Sequence[Answer]) -> set[int | None]:
+    """Answers that votes and skips must name by their id."""
+    plain = {answer for pair in seen if pair.kind == "gold" for answer in (pair.left_answer_id, pair.right_answer_id)}
     return {answer.id for answer in answers if answer.voided_at is not None or answer.id in plain}
 
 
@@ -88,6 +94,24 @@ def _votes(
             left_answer=str(vote.left_answer_id) if vote.left_answer_id in named_ids else "",
             right_answer=str(vote.right_answer_id) if vote.right_answer_id in named_ids else "",
             guess=guesses.get(vote.assignment_id, "") if is_last else "",
+        )
+
+
+def _skips(
+    skips: Sequence[tuple[Skip, Assignment]], reviewers: dict[int, str], arms: dict[int, str], named_ids: set[int | None]
+) -> Iterator[SkipLine]:
+    for skip, given in skips:
+        left, right = given.left_answer_id, given.right_answer_id
+        yield SkipLine(
+            prompt=str(given.prompt_id),
+            left=arms[left],
+            right=arms[right],
+            reason=skip.reason,
+            reviewer=reviewers[skip.reviewer_id],
+            kind=given.kind,
+            at=skip.created_at,
+            left_answer=str(left) if left in named_ids else "",
+            right_answer=str(right) if right in named_ids else "",
         )
 
 

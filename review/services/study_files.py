@@ -17,7 +17,7 @@ from review.protocol.verdict import Rule
 from review.services import study_checks as checks
 from review.services.csv_columns import read_text
 from review.services.declaring import word_problems
-from review.services.study_checks import Answers, Cast
+from review.services.study_checks import Answers, Cast, Skipped
 from review.services.study_lines import (
     DOUBTED,
     FORMAT,
@@ -29,6 +29,7 @@ from review.services.study_lines import (
     DecisionLine,
     Header,
     PromptLine,
+    SkipLine,
     VoteLine,
     read_line,
     wrong,
@@ -53,6 +54,7 @@ class StudyFile:
     answers: tuple[AnswerLine, ...]
     shown: tuple[str, ...]
     votes: tuple[Cast, ...]
+    skips: tuple[Skipped, ...]
     identical: tuple[tuple[int, int], ...]
     reviewers: tuple[str, ...]
     votes_per_pair: int
@@ -182,14 +184,16 @@ def _together(lines: dict[type, list[Any]], path: Path, ignored: tuple[str, ...]
     if not answers:
         raise wrong(header.line, "this study has no answers; a study is about answers, so each arm needs its own.")
     found = checks.resolved(header, votes, places)
-    reviewers = tuple(dict.fromkeys((*header.reviewers, *header.invited, *(cast.vote.reviewer for cast in found))))
-    checks.check_reviewers(header, reviewers, found)
+    skips = tuple(checks.skipped(lines[SkipLine], found, places))
+    people = (*header.reviewers, *header.invited, *(cast.vote.reviewer for cast in found), *(one.skip.reviewer for one in skips))
+    reviewers = tuple(dict.fromkeys(people))
+    checks.check_reviewers(header, reviewers, found, skips)
     checks.check_decisions(lines[DecisionLine], {cast.vote.reviewer for cast in found})
     shown = tuple(shown_text(answer.text) for answer in answers)
     compared = {arm.name for arm in arms if arm.compared}, {prompt.id for prompt in prompts if prompt.compared}
     study = StudyFile(
         header=header, rule=checks.rule_of(header), arms=tuple(arms), prompts=tuple(prompts), answers=tuple(answers), shown=shown,
-        votes=tuple(found), identical=tuple(checks.identical_pairs(answers, shown, *compared)), reviewers=reviewers,
+        votes=tuple(found), skips=skips, identical=tuple(checks.identical_pairs(answers, shown, *compared)), reviewers=reviewers,
         votes_per_pair=header.votes_per_pair or checks.overlap(found), decisions=tuple(lines[DecisionLine]),
         adjudications=tuple(checks.adjudicated(lines[AdjudicationLine], places)), ignored=ignored,
     )  # fmt: skip

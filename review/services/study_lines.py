@@ -68,12 +68,15 @@ class ArmLine:
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
+    """`history`: earlier turns of a conversation, each with its `role` and `content`; the instruction is its last question."""
+
     id: str
     instruction: str
     input: str = ""
     reference: str = ""
     category: str = ""
     tags: tuple[str, ...] = ()
+    history: tuple[dict[str, str], ...] = ()
     compared: bool = True
     line: int = 0
 
@@ -117,6 +120,22 @@ class VoteLine:
 
 
 @dataclass(frozen=True, slots=True)
+class SkipLine:
+    """A pair that a reviewer would not judge, and why; the answers as in a vote."""
+
+    prompt: str
+    left: str
+    right: str
+    reason: str
+    reviewer: str = ""
+    kind: str = "real"
+    at: float | None = None
+    left_answer: str = ""
+    right_answer: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionLine:
     """Whether a reviewer's votes count, as somebody decided; the last one holds."""
 
@@ -142,17 +161,21 @@ class AdjudicationLine:
     line: int = 0
 
 
-AnyLine = Header | ArmLine | PromptLine | AnswerLine | VoteLine | DecisionLine | AdjudicationLine
+AnyLine = Header | ArmLine | PromptLine | AnswerLine | VoteLine | SkipLine | DecisionLine | AdjudicationLine
 KINDS: dict[str, type[AnyLine]] = {
-    "study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine, "decision": DecisionLine,
-    "adjudication": AdjudicationLine,
+    "study": Header, "arm": ArmLine, "prompt": PromptLine, "answer": AnswerLine, "vote": VoteLine, "skip": SkipLine,
+    "decision": DecisionLine, "adjudication": AdjudicationLine,
 }  # fmt: skip
 OTHER_NAMES = {
     "prompt": {"id": ("prompt", "prompt_id", "question_id"), "instruction": ("text", "question")},
     "answer": {"prompt": ("prompt_id", "question_id"), "arm": ("model",), "text": ("answer", "output", "response")},
     "vote": {"prompt": ("prompt_id", "question_id"), "left": ("model_a",), "right": ("model_b",), "choice": ("winner",),
              "reviewer": ("judge", "annotator", "rater", "worker")},
+    "skip": {"prompt": ("prompt_id", "question_id"), "left": ("model_a",), "right": ("model_b",),
+             "reviewer": ("judge", "annotator", "rater", "worker")},
 }  # fmt: skip
+TURNS = tuple[dict[str, str], ...]
+ROLES = ("user", "assistant", "system")
 NAMES = {kind: name for name, kind in KINDS.items()}
 WORDS = {
     str: "text",
@@ -162,6 +185,7 @@ WORDS = {
     float | None: "a number",
     tuple[str, ...]: "a list of texts",
     dict[str, Any]: "an object",
+    TURNS: "a list of turns, each with its role (user, assistant or system) and its content",
 }
 
 
@@ -218,6 +242,8 @@ def _usual(f: "Field[Any]") -> Any:
 def _value(number: int, name: str, hint: Any, value: Any) -> Any:
     if hint == tuple[str, ...] and isinstance(value, list):
         value = tuple(_text(item) for item in value)
+    elif hint == TURNS and isinstance(value, list):
+        value = tuple(value)
     elif hint is str:
         value = _text(value)
     if not _fits(hint, value):
@@ -236,6 +262,8 @@ def _text(value: Any) -> Any:
 def _fits(hint: Any, value: Any) -> bool:
     if hint == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if hint == TURNS:
+        return isinstance(value, tuple) and all(map(_is_turn, value))
     if hint == dict[str, Any]:
         return isinstance(value, dict)
     if hint in (str, bool):
@@ -244,6 +272,10 @@ def _fits(hint: Any, value: Any) -> bool:
         return hint == float | None
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
     return whole if hint is int else whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_turn(item: Any) -> bool:
+    return isinstance(item, dict) and item.keys() == {"role", "content"} and item["role"] in ROLES and isinstance(item["content"], str)
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import and_, func, insert, or_, select
 from sqlmodel import Session, SQLModel, col
 
-from storage.tables import Adapter, Answer, Arm, Assignment, Correction, IdenticalPair, Prompt, Study, StudyArm, User, Vote
+from storage.tables import Adapter, Answer, Arm, Assignment, Correction, IdenticalPair, Prompt, Skip, Study, StudyArm, User, Vote
 
 ROWS = 2_000
 
@@ -42,10 +42,12 @@ def prompts_by_id(session: Session, prompt_ids: Sequence[int]) -> list[Prompt]:
 
 
 def answers(session: Session, study: Study) -> list[Answer]:
-    """The live answers of a study's arms to its prompts, and all that were judged in it; oldest first."""
+    """The live answers of a study's arms to its prompts, and all that were judged or skipped in it; oldest first."""
     sides = (col(Assignment.left_answer_id), col(Assignment.right_answer_id))
     voted = [
-        select(side).join(Vote, col(Vote.assignment_id) == col(Assignment.id)).where(col(Assignment.study_id) == study.id) for side in sides
+        select(side).join(said, col(said.assignment_id) == col(Assignment.id)).where(col(Assignment.study_id) == study.id)  # type: ignore[attr-defined]
+        for side in sides
+        for said in (Vote, Skip)
     ]
     own = [
         col(Answer.voided_at).is_(None),
@@ -73,6 +75,17 @@ def corrections(session: Session, study_id: int) -> dict[str, str]:
         .order_by(col(Correction.created_at), col(Correction.id))
     )
     return {assignment: text for assignment, text in session.execute(query)}
+
+
+def skips(session: Session, study_id: int) -> list[tuple[Skip, Assignment]]:
+    """Oldest first."""
+    query = (
+        select(Skip, Assignment)
+        .join(Assignment, col(Assignment.id) == col(Skip.assignment_id))
+        .where(col(Assignment.study_id) == study_id)
+        .order_by(col(Skip.created_at), col(Skip.assignment_id))
+    )
+    return [(skip, given) for skip, given in session.execute(query)]
 
 
 def user_names(session: Session) -> set[str]:

@@ -75,6 +75,7 @@ class VoteRow:
     prompt_id: int
     instruction: str
     input: str
+    history: list[dict[str, str]]
     left_arm: str
     right_arm: str
     left: str
@@ -221,6 +222,7 @@ def _vote_row(vote: Vote, given: Assignment, prompt: Prompt, left: Answer, right
         prompt_id=given.prompt_id,
         instruction=prompt.instruction,
         input=prompt.input,
+        history=list(prompt.history),
         left_arm=left_arm,
         right_arm=right_arm,
         left=left.text,
