@@ -50,6 +50,7 @@ class Batch:
         self._type = getattr(torch, base.dtype)
         self.rows: list[Row] = []  # in step, in the order of the cache
         self.readings: list[Reading] = []
+        self._oldest_next = False
         self._last = torch.zeros(0, dtype=torch.long)
         self._cache = KeyValues(base.device, self._type)
         self._clear_cache()
@@ -62,10 +63,14 @@ class Batch:
         self.readings.append(Reading(rows, self._base))
 
     def read(self, tokens: int) -> int:
-        """Read a piece of the shortest prompts waiting, about so many tokens; how many it was."""
+        """Read a piece, about so many tokens, of the shortest prompts waiting and of the oldest in turn; how many it was.
+
+        So a short prompt overtakes a long one, and no number of short ones keeps a long one from being read.
+        """
         if not self.readings:
             return 0
-        reading = min(self.readings, key=lambda found: found.left)
+        reading = self.readings[0] if self._oldest_next else min(self.readings, key=lambda found: found.left)
+        self._oldest_next = reading is not self.readings[0]
         piece = reading.piece(tokens)
         names = [row.request.adapter for row in reading.rows]
         self._forward(names, reads_only=True, input_ids=piece, use_cache=True, **{self._cache_name: reading.cache})
@@ -73,21 +78,22 @@ class Batch:
             self._join(reading)
         return piece.numel()
 
-    def step(self) -> list[tuple[Row, str]]:
-        """One token for every row: (row, new text). Rows that ended have `finish` set and are gone afterwards."""
+    def step(self) -> list[tuple[Row, str | None]]:
+        """One token for every row: (row, new text), None where the model gave no number. Those, and rows with `finish` set, are gone."""
         positions = self._cache.lengths[:, None]
         self._cache.open(max(row.length for row in self.rows))
         logits = self._forward(
             [row.request.adapter for row in self.rows], input_ids=self._last[:, None], attention_mask=self._mask(),
             position_ids=positions, use_cache=True, logits_to_keep=1, **{self._cache_name: self._cache},
         ).logits[:, -1]  # fmt: skip
-        picked = logits.argmax(-1).tolist()
+        best, places = logits.max(-1)
+        picked, sound = places.tolist(), torch.isfinite(best).tolist()
         for index, row in enumerate(self.rows):
-            if not row.is_plain_greedy:
+            if sound[index] and not row.is_plain_greedy:
                 picked[index] = row.choose(logits[index].float().cpu())
         self._last = torch.tensor(picked, device=self._base.device)
-        stepped = [(row, row.take(token, self._base)) for row, token in zip(self.rows, picked, strict=True)]
-        self._drop({row for row, _ in stepped if row.finish})
+        stepped = [(row, row.take(token, self._base) if good else None) for row, token, good in zip(self.rows, picked, sound, strict=True)]
+        self._drop({row for row, text in stepped if row.finish or text is None})
         return stepped
 
     def keep(self, wanted: Callable[[Row], bool]) -> None:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ft.residents import Residents
 
 log = logging.getLogger(__name__)
+Pieces = Generator[None, None, None]
 PATIENCE = 1.0  # seconds that a command lets people go first
 STOPPED = "The engine is stopped. Start the app again."
+ENDED = "The engine has stopped after a fault (see the app's log). Start the app again."
 BROKEN = "The base model is no longer as it was loaded, so it does not answer any more. Restart the app, and do not trust answers since {}."
 
 
@@ -34,11 +36,11 @@ BROKEN = "The base model is no longer as it was loaded, so it does not answer an
 class _Command:
     """Something for the inference thread to do between steps, a piece at a time. `ready` says whether it may be begun yet."""
 
-    act: Callable[[], Iterator[None]]
+    act: Callable[[], Pieces]
     ready: Callable[[], bool]
     result: Future[None] = field(default_factory=Future)
     asked: float = field(default_factory=time.monotonic)
-    pieces: Iterator[None] | None = None  # once begun
+    pieces: Pieces | None = None  # once begun
 
 
 class LocalEngine:
@@ -92,7 +94,7 @@ class LocalEngine:
 
         facts, adapter = self._residents.read(folder)  # here and not on the inference thread, which others wait for
 
-        def act() -> Iterator[None]:
+        def act() -> Pieces:
             try:
                 yield from self._residents.loading(name, facts, adapter)
             finally:
@@ -108,7 +110,7 @@ class LocalEngine:
                 return
             self._leaving.add(name)
 
-        def act() -> Iterator[None]:
+        def act() -> Pieces:
             try:
                 yield from self._residents.unloading(name)
             finally:
@@ -122,7 +124,7 @@ class LocalEngine:
         self.wait_ready(0)
         found: list[Check] = []
 
-        def act() -> Iterator[None]:
+        def act() -> Pieces:
             found.append(self._residents.check(name))
             yield
 
@@ -202,8 +204,12 @@ class LocalEngine:
         else:
             import torch
 
-            with torch.no_grad():
-                self._serve()
+            try:
+                with torch.no_grad():
+                    self._serve()
+            except BaseException:
+                log.exception("the inference thread ended")
+                self._say(0.0, ENDED, "failed")
         self._end_all(STOPPED if self._status.state == "ready" else self._status.message)
         if self._status.state == "ready":
             self._say(0.0, STOPPED, "failed")
@@ -310,10 +316,12 @@ class LocalEngine:
             self._closed = True
             commands = list(self._commands)
             self._commands.clear()
+        for command in commands:
+            if command.pieces:
+                command.pieces.close()  # what was half loaded is forgotten
+            command.result.set_exception(Unavailable(words))
         if self._identity is not None:
             self._gathering.fail_everything(words)
-        for command in commands:
-            command.result.set_exception(Unavailable(words))
 
 
 def _exactness(loaded: Any) -> str:

@@ -33,6 +33,7 @@ CUDA_SHARE = 0.6
 WORK_SHARE = 0.5  # of the tokens kept for people, on top
 PEOPLE, WORK = "people", "work"
 FAILED = "The model failed on this batch (see the app's log). Try again."
+NO_NUMBERS = "For this prompt the model computed no numbers. Ask otherwise; if it happens again, the adapter is broken: train it anew."
 NO_MEMORY = "The model ran out of memory. Shorten the prompt, or try again when fewer answers are being written."
 
 
@@ -179,7 +180,7 @@ class Gathering:
     def _step(self, batch: Batch) -> None:
         stepped = batch.step()
         for row, text in stepped:
-            row.owner.put(Delta(row.request.id, text, len(row.prompt)))
+            row.owner.put(Failed(row.request.id, NO_NUMBERS) if text is None else Delta(row.request.id, text, len(row.prompt)))
         for row, _ in stepped:
             if row.finish:
                 seconds = time.monotonic() - row.begun

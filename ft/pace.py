@@ -7,6 +7,7 @@ MOST = {"cpu": 64, "mps": 32, "cuda": 256}  # background rows
 FIRST = 8
 STEPS = 12  # measured at a size before the next is tried
 WORTH = 1.1  # times as many tokens a second, or the smaller size is kept: it holds people up less
+SHORTER = 0.8  # times as long as before, or half the rows were no help
 LONGEST = 0.3  # seconds a background step may take, since a person who comes meanwhile waits for it
 READ_FIRST, READ_LEAST = 500.0, 16  # tokens a second, until it is known; tokens in a piece, which also has a fixed cost
 
@@ -21,6 +22,9 @@ class Pace:
         self._best = 0.0  # tokens a second at the size before
         self._steps: list[float] = []
         self._settled = self.rows == most
+        self._found = self.rows  # the size that pays while the machine is calm
+        self._least = 1  # a smaller size does not shorten a step
+        self._before: float | None = None  # seconds of a step, before the size was halved to shorten it
         self._owed = 0.0  # seconds that background work may use while people are being answered
         self._last = 0.0
 
@@ -33,7 +37,8 @@ class Pace:
 
     def too_much(self) -> None:
         """So many rows do not fit the memory."""
-        self.rows, self._steps, self._settled = max(self.rows // 2, 1), [], True
+        self.rows = self._found = max(self.rows // 2, 1)
+        self._steps, self._settled, self._before = [], True, None
 
     def people_took(self, seconds: float) -> None:
         self._owed = min(self._owed + seconds, max(self._last, seconds))
@@ -54,14 +59,28 @@ class Pace:
 
     def _judge(self, step: float) -> None:
         self._steps = []
+        if self._before is not None and step > SHORTER * self._before:  # fewer rows hold people up as long, and do less
+            self.rows = self._least = 2 * self.rows
+            self._before = None
+            return
+        self._before = None
         rate = self.rows / step
-        if self._settled:
-            if step > LONGEST:  # the machine has become busier
-                self.rows = max(self.rows // 2, 1)
-        elif rate < WORTH * self._best or step > LONGEST:
-            self.rows = max(self.rows // 2, 1)
+        if step > LONGEST:
+            self._settled = True
+            self._halve(step)
+        elif self._settled:
+            if self.rows < self._found and 3 * step < LONGEST:  # the machine is calmer again
+                self.rows = min(2 * self.rows, self._found)
+        elif rate < WORTH * self._best:
+            self.rows = self._found = max(self.rows // 2, 1)
             self._settled = True
         elif self.rows >= self._most or 2 * step > LONGEST:
-            self._settled = True
+            self._settled, self._found = True, self.rows
         else:
             self._best, self.rows = rate, min(2 * self.rows, self._most)
+            self._found = self.rows
+
+    def _halve(self, step: float) -> None:
+        if self.rows > self._least:
+            self._before = step
+            self.rows //= 2

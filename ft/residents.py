@@ -6,7 +6,8 @@ Must not know rows, queues or requests.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +110,7 @@ class Residents:
         for _ in self.loading(name, facts, adapter):
             pass
 
-    def loading(self, name: str, facts: AdapterFacts, adapter: Adapter) -> Iterator[None]:
+    def loading(self, name: str, facts: AdapterFacts, adapter: Adapter) -> Generator[None, None, None]:
         """In small steps, between which rows may be answered; nobody must use the adapter before the last.
 
         Raises BadInput with the reason, Conflict for a name in use, Unavailable for lack of memory, BaseChanged.
@@ -121,19 +122,23 @@ class Residents:
         try:
             self._resident[name] = Resident(facts, adapter, torch.empty(0))
             self._resident[name] = Resident(facts, adapter, self._must_work(name))
+            yield
+            yield from self._checking_base()
+        except (BaseChanged, GeneratorExit):
+            self._forget(name)
+            raise
         except BaseException as error:
             self._forget(name)
-            self.check_base()
+            with suppress(torch.OutOfMemoryError):
+                self.check_base()
             if isinstance(error, torch.OutOfMemoryError):
                 raise Unavailable("There is no memory left for this adapter. Unload another and try again.") from error
             if isinstance(error, RuntimeError | ValueError | KeyError | TypeError):
                 log.exception("loading an adapter failed")
                 raise BadInput(f"The adapter could not be loaded ({' '.join(str(error).split())[:200]}). Save it again.") from error
             raise
-        yield
-        yield from self._checking_base()
 
-    def unloading(self, name: str) -> Iterator[None]:
+    def unloading(self, name: str) -> Generator[None, None, None]:
         """In small steps. Raises BaseChanged."""
         if name in self._resident:
             self._forget(name)
@@ -148,7 +153,7 @@ class Residents:
         for _ in self._checking_base():
             pass
 
-    def _checking_base(self) -> Iterator[None]:
+    def _checking_base(self) -> Generator[None, None, None]:
         if self._sample_hash() != self._sample:
             raise BaseChanged
         yield

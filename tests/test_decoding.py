@@ -189,3 +189,21 @@ def test_short_prompts_are_read_before_long_ones(tmp_path: Path) -> None:
         batch.add([short])
         batch.read(32)
     assert batch.rows == [short]
+
+
+def test_short_prompts_that_keep_coming_do_not_keep_a_long_one_waiting(tmp_path: Path) -> None:
+    import torch
+
+    from ft.decoding import Batch
+    from ft.residents import Residents
+
+    model = model_of("Llama")
+    with torch.no_grad():
+        batch = Batch(wrapped(model), Residents(wrapped(model), tmp_path).forward)
+        long, *short = rows_of((129, *[20] * 12))
+        batch.add([long])
+        for row in short:
+            batch.add([row])
+            batch.read(32)
+    assert long in batch.rows
+    assert short[0] in batch.rows

@@ -258,6 +258,116 @@ def test_lack_of_memory_is_named_and_passes(engine: Any) -> None:
     assert texts(run(engine, [ask("Hi")]))
 
 
+def test_a_load_that_fails_at_its_last_piece_leaves_nothing(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    before = texts(run(engine, [ask("Hi")]))
+    usual, failures = engine._residents._checking_base, [RuntimeError("no more")]
+
+    def failing() -> Iterator[None]:
+        yield
+        if failures:
+            raise failures.pop()
+        yield from usual()
+
+    engine._residents._checking_base = failing
+    with pytest.raises(BadInput, match="no more"):
+        engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    assert engine.adapters() == {}
+    assert isinstance(run(engine, [ask("Hi", "one")])[0], Failed)
+    assert texts(run(engine, [ask("Hi")])) == before
+    engine.load("one", tmp_path / "one")
+    assert [*engine.adapters()] == ["one"]
+
+
+def test_closing_in_the_middle_of_a_load_ends_it_in_words_and_leaves_nothing_half_done(
+    engine: Any, tiny_base: Path, tmp_path: Path
+) -> None:
+    begun = threading.Event()
+
+    def slow() -> Iterator[None]:
+        while True:
+            begun.set()
+            yield
+
+    engine._residents._checking_base = slow
+    ended: list[str] = []
+
+    def load() -> None:
+        with pytest.raises(Unavailable) as told:
+            engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+        ended.append(str(told.value))
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    assert begun.wait(20)
+    assert texts(run(engine, [ask("Hi")])), "people are answered between the pieces"
+    assert isinstance(run(engine, [ask("Hi", "one")])[0], Failed)
+    engine.close()
+    loading.join(10)
+    assert ended
+    assert "stopped" in ended[0]
+    assert engine._residents.hashes() == {}
+
+
+def test_a_command_gets_its_turn_though_people_keep_arriving(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    make_adapter(tmp_path / "one", tiny_base)
+    engine._gathering.someone_waits = lambda: True
+    over = threading.Event()
+
+    def arrive() -> None:
+        while not over.is_set():
+            run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=2))])
+
+    arriving = [threading.Thread(target=arrive) for _ in range(3)]
+    for thread in arriving:
+        thread.start()
+    begun = time.monotonic()
+    engine.load("one", tmp_path / "one")
+    engine.unload("one")
+    took = time.monotonic() - begun
+    over.set()
+    for thread in arriving:
+        thread.join()
+    assert took < 6
+
+
+def test_an_inference_thread_that_ends_leaves_nobody_waiting(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    make_adapter(tmp_path / "one", tiny_base)
+
+    def broken(*args: Any) -> None:
+        engine._gathering.fail_everything = lambda words: None
+        raise RuntimeError("a fault of ours")
+
+    engine._residents._checking_base = lambda: iter([None] * 10_000)
+    engine._gathering.turn = engine._gathering.fail_everything = broken
+    with pytest.raises(Unavailable, match="after a fault"):
+        engine.load("one", tmp_path / "one")
+    with pytest.raises(Unavailable, match="after a fault"):
+        engine.wait_ready()
+
+
+def test_a_row_without_numbers_fails_alone(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    endless(engine)
+    hot = DecodeSpec(max_new_tokens=20, temperature=1.0)
+    asked = [ask(QUESTIONS[0], BASE, hot), ask(QUESTIONS[1], "one", hot, "sampled"), ask(QUESTIONS[2], "one", name="greedy")]
+    alone = texts(run(engine, asked[:1]))
+    whole = people(engine)._forward
+
+    def poisoned(names: Any, **inputs: Any) -> Any:
+        out = whole(names, **inputs)
+        for index, name in enumerate(names):
+            if name == "one" and not inputs.get("reads_only"):
+                out.logits[index] = float("nan")
+        return out
+
+    people(engine)._forward = poisoned
+    events = run(engine, asked)
+    assert texts(events) == alone
+    failed = {event.request_id: event.error for event in events if isinstance(event, Failed)}
+    assert set(failed) == {"sampled", "greedy"}
+    assert all("no numbers" in words for words in failed.values())
+
+
 def test_a_changed_base_stops_the_engine(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
     import torch
 

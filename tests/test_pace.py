@@ -21,11 +21,35 @@ def settle(most: int, seconds: Callable[[int], float]) -> int:
         ("each row costs the same", lambda rows: 0.001 * rows, FIRST),
         ("twice the rows pay until 32", lambda rows: 0.01 if rows <= 32 else 0.02, 32),
         ("a step would hold people up", lambda rows: LONGEST * rows / 20, FIRST),
-        ("even the first size holds people up", lambda rows: 2 * LONGEST, FIRST // 2),
+        ("even the first size holds people up", lambda rows: LONGEST * rows / 6, FIRST // 2),
+        ("fewer rows would hold people up as long", lambda rows: 2 * LONGEST, FIRST),
+        ("two rows are as slow as one", lambda rows: LONGEST * (2 + rows / 8), FIRST),
     ],
 )
 def test_the_size_grows_as_long_as_it_pays(what: str, seconds: Callable[[int], float], expected: int) -> None:
     assert settle(64, seconds) == expected, what
+
+
+def test_a_busy_machine_makes_steps_smaller_and_a_calm_one_large_again() -> None:
+    pace = Pace(64)
+    sizes = []
+    for busy in (1, 8, 1):
+        for _ in range(20 * STEPS):
+            pace.work_took(busy * LONGEST * (8 + pace.rows) / 180, pace.rows)
+        sizes.append(pace.rows)
+    calm, busy, again = sizes
+    assert busy < calm
+    assert again == calm
+
+
+def test_what_did_not_fit_the_memory_is_not_tried_again() -> None:
+    pace = Pace(64)
+    for _ in range(20 * STEPS):
+        pace.work_took(0.01, pace.rows)
+    pace.too_much()
+    for _ in range(20 * STEPS):
+        pace.work_took(0.01, pace.rows)
+    assert pace.rows == 32
 
 
 def test_a_batch_that_is_not_full_and_a_turn_of_reading_measure_nothing() -> None:
