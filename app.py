@@ -109,7 +109,8 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
             served.wait(FIRST_PAGE_SECONDS)
             if ending.wait(PAGE_FILES_SECONDS):
                 return
-            with suppress(Unavailable):  # its status says so on every page that needs it
+            with suppress(UserError):  # its status says so on every page that needs it
+                house.training.share()  # a run under way may need the memory
                 house.engine.open()
             caretaker.start()
 

@@ -70,9 +70,9 @@ Event = Delta | Done | Failed
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state` loading | ready | failed, with words and a share 0..1 for the progress bar."""
+    """`state` loading | ready | failed | away (it left the memory to training), with words and a share 0..1 for the progress bar."""
 
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "failed", "away"]
     message: str
     share: float = 0.0
 

@@ -24,6 +24,7 @@ from ft.encoding import IGNORED, Encoded, encode_row, fit_in, length, mismatched
 from ft.errors import BadInput, UserError
 from ft.journal import write_whole
 from ft.losses import Judged
+from ft.memory import Memory
 from ft.models import LoadedBase
 from ft.objectives import Objective, Order, steps_of
 from ft.rundir import RunFiles
@@ -163,15 +164,8 @@ def evaluation_seconds(given: RunFiles, folder: Path, base: LoadedBase, trainer:
 
 def memory_there() -> int:
     """Bytes that this process could have: the GPU's, else what main memory still gives."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[1])
-    try:
-        free = next(
-            int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")
-        )
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return free + peak_memory()
+    memory = Memory()
+    return memory.total() if memory.on_gpu else memory.free() + peak_memory()
 
 
 def rehearse(folder: Path, lease_at: Path) -> None:

@@ -7,6 +7,8 @@
     events.jsonl       what happened, one JSON a line, numbered
     lock               held (flock) by the trainer while it lives: a "running" status with a free lock is a lost run
     stop, pause        their presence asks the trainer to stop for good, or to save and go
+    finish             its presence asks the trainer to end now: the best step so far becomes the adapter
+    alone              its presence tells the apps that this run needs the machine to itself
     checkpoints/       what it goes on from after a pause or a crash; gone when it is over
     reserve            a little disk space, given up to say that the disk is full
     log.txt            everything the trainer printed
@@ -78,6 +80,9 @@ class RunState:
     saved: int = 0
     peak_memory: int = 0
     pause_asked: bool = False
+    finish_asked: bool = False
+    room: int | None = None  # bytes left on the machine when the trainer needs most; None until it has told
+    cause: str = ""  # "memory" where it failed for want of it
 
 
 def hold_out(rows: Sequence[Row], share: float = HELD_OUT) -> tuple[list[Row], list[Row]]:
@@ -235,7 +240,7 @@ def state(folder: Path) -> RunState:
     return RunState(
         status, message, int(raw.get("step", 0)), int(raw.get("steps", 0)), raw.get("seconds_left"), raw.get("started_at"),
         raw.get("ended_at"), (folder / "stop").exists(), int(raw.get("saved", 0)), int(raw.get("peak_memory", 0)),
-        (folder / "pause").exists(),
+        (folder / "pause").exists(), (folder / "finish").exists(), raw.get("room"), str(raw.get("cause") or ""),
     )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from ft.rundir import BaseChoice, Row, RunFiles, RunState, create, data_problems
 
 __all__ = [
     "BaseChoice", "Row", "RunFiles", "RunState", "ask_stop", "cancel", "create", "data_problems", "enforce", "environment",
-    "events", "hash_of", "hold_out", "is_held", "log_tail", "pause", "paused_words", "read", "resume", "rows", "start", "state", "take",
+    "events", "finish", "hash_of", "hold_out", "is_held", "log_tail", "pause", "paused_words", "read", "resume", "rows", "start", "state",
+    "take",
 ]  # fmt: skip
 GRACE = 10.0  # seconds a trainer gets to stop by itself
 STOPPED = "Stopped on request; no adapter was made. Start a new run when you are ready."
@@ -45,7 +46,7 @@ def start(folder: Path) -> None:
             raise Busy("Another run is training. This one starts when it is over.")
         journal = Journal(folder)
         began = read_status(folder).get("started_at") or time.time()
-        journal.status(status="running", message="Starting.", started_at=began, ended_at=None, pid=0, durable=True)
+        journal.status(status="running", message="Starting.", started_at=began, ended_at=None, pid=0, cause="", durable=True)
         try:
             _spawn(folder, lock, lease)
         except OSError as error:
@@ -93,6 +94,13 @@ def pause(folder: Path) -> None:
     enforce(folder)
 
 
+def finish(folder: Path) -> None:
+    """Ask the trainer to end after the step it is at: the best step so far becomes the adapter. Raises Conflict where it does not train."""
+    if state(folder).status != "running":
+        raise Conflict(f"Run {folder.name} is not training, so there is nothing to end. Resume it first, or cancel it.")
+    _mark(folder / "finish")
+
+
 def resume(folder: Path, *, by_itself: bool = False) -> None:
     """Queue again a run that was paused, lost, or failed: it goes on from its newest checkpoint, or from its start where it has none.
 
@@ -112,7 +120,8 @@ def resume(folder: Path, *, by_itself: bool = False) -> None:
             raise Conflict(f"Run {folder.name} cannot go on: it is {status}. Start a new run with the same settings.")
         if by_itself and step <= int(raw.get("resumed_from", 0)):
             raise Conflict(f"Run {folder.name} got no further since it was last resumed. Look at its log before resuming it.")
-        (folder / "pause").unlink(missing_ok=True)
+        for asked in ("pause",) if by_itself else ("pause", "finish"):
+            (folder / asked).unlink(missing_ok=True)
         words = f"Waiting to go on from step {step}." if step else "Waiting for its turn; it begins again from the start."
         resumed = {"resumed_from": step} if by_itself else {}
         Journal(folder).status(status="queued", message=words, ended_at=None, durable=True, **resumed)

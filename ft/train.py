@@ -19,7 +19,8 @@ from ft.journal import TERMINAL, Journal, read_status
 
 @dataclass(slots=True)
 class Wishes:
-    """What people ask of a run under way: to stop for good, or to save and go. A signal from the system means the latter."""
+    """What people ask of a run under way: to stop for good, to save and go, or to end now with what is best so far. A signal from the
+    system means to save and go."""
 
     folder: Path
     signals: list[int] = field(default_factory=list)
@@ -31,6 +32,10 @@ class Wishes:
     @property
     def pause(self) -> bool:
         return bool(self.signals) or (self.folder / "pause").exists()
+
+    @property
+    def finish(self) -> bool:
+        return (self.folder / "finish").exists()
 
     def __call__(self) -> bool:
         """Whether to leave what is being done."""
@@ -60,6 +65,7 @@ def main(folder: Path, inherited: tuple[int, ...]) -> int:
         done = fit(runs.read(folder), journal, wishes)
     except BaseException as error:
         traceback.print_exc()
+        journal.status(cause="memory" if out_of_memory(error) else "")
         journal.end("failed", words(error))
         return 1
     say_how_it_ended(journal, wishes, done)
@@ -86,12 +92,15 @@ def words(error: BaseException) -> str:
     """Why it failed, fit to show."""
     if isinstance(error, UserError):
         return str(error)
-    said = str(error).lower()
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in said:
+    if out_of_memory(error):
         return "The machine ran out of memory. Lower batch size or maximum length, or choose 4bit quantisation, then start again."
     if isinstance(error, OSError) and error.errno in (27, 28, 122):
         return "The disk is full, so the run's files could not be written. Make room, then resume the run."
     return f"Training stopped on an unexpected error ({type(error).__name__}). The run's log has the details; start again after looking."
+
+
+def out_of_memory(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error).lower()
 
 
 if __name__ == "__main__":

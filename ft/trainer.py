@@ -276,7 +276,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 def outcome(watch: Watch, trainer: Any) -> dict[str, Any]:
     kept = watch.kept
     return {
-        "steps": trainer.state.global_step, "best_step": kept.best_step, "stopped_early": watch.early,
+        "steps": trainer.state.global_step, "best_step": kept.best_step, "stopped_early": watch.early, "ended_on_request": watch.cut,
         "validation_loss_before": kept.before,
         "validation_loss": kept.best, "train_tokens": trainer.tokens_seen, "seconds": round(watch.seconds, 1),
     }  # fmt: skip
@@ -288,4 +288,5 @@ def closing(watch: Watch, journal: Journal) -> str:
     if kept.best >= kept.before:
         journal.event("warning", kept.best_step, message=f"The adapter is no better than the base on the validation rows ({change}).")
     early = " It stopped early, since validation no longer improved." if watch.early else ""
+    early = " It was ended on request before its last step." if watch.cut else early
     return f"Done: {change}.{early}"

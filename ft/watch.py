@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft.errors import BadInput
 from ft.journal import Journal, write_whole
+from ft.memory import Memory
 from ft.objectives import put_back, trainable
 from ft.sampling import scores, side_by_side
 from ft.specs import TrainSpec
@@ -30,13 +31,16 @@ BEST, STATE = "best.safetensors", "watch.json"
 
 
 class Wishes(Protocol):
-    """What people ask of the run: `stop` for good, `pause` to save and go; called, whether either."""
+    """What people ask of the run: `stop` for good, `pause` to save and go; called, whether either. `finish`: end with the best."""
 
     @property
     def stop(self) -> bool: ...
 
     @property
     def pause(self) -> bool: ...
+
+    @property
+    def finish(self) -> bool: ...
 
     def __call__(self) -> bool: ...
 
@@ -60,7 +64,7 @@ class Kept:
 class Watch(TrainerCallback):
     """One per run. `validate(model, should_stop)` gives (loss, other numbers), `write(model, should_stop)` the sample answers.
 
-    After training: `kept`, `left` (asked to stop or pause), `early`, `restore_best()`.
+    After training: `kept`, `left` (asked to stop or pause), `early`, `cut` (asked to finish), `restore_best()`.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Watch(TrainerCallback):
         self.validate, self.write, self.asked = validate, write, asked
         self.trainer: Any = None
         self.every = 1
-        self.left = self.early = False
+        self.left = self.early = self.cut = False
         self.kept = Kept()
         self._weights: dict[str, torch.Tensor] = {}
         self._told = self._step_began = self._step_seconds = self._check_seconds = self._last_tokens = 0.0
@@ -104,7 +108,9 @@ class Watch(TrainerCallback):
         if self.wishes.stop:
             self._leave(control)
             return
-        last = state.global_step == state.max_steps
+        self.cut = self.wishes.finish and not self.wishes.pause and state.global_step < state.max_steps
+        last = state.global_step == state.max_steps or self.cut
+        control.should_training_stop = control.should_training_stop or self.cut
         if state.global_step % self.every == 0 or last:
             self._check(model, state.global_step, control)
             control.should_save = not last and not self.early and not self.left
@@ -135,7 +141,9 @@ class Watch(TrainerCallback):
     def _tell(self, state: TrainerState) -> float:
         """Where it stands, into the status file; returns the seconds left."""
         left = self._seconds_left(state)
-        self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left, peak_memory=peak_memory())
+        memory = Memory()
+        room = memory.free() + memory.held() - peak_memory()  # what is left when this process needs most
+        self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left, peak_memory=peak_memory(), room=room)
         self._told = time.monotonic()
         return left
 

@@ -73,7 +73,7 @@ def engine_html(health: "Health") -> str:
     status = health.engine
     if status.state == "loading":
         return progress_bar(status.share, 1, status.message, label="Loading the model")
-    tone, word = ("good", "ready") if status.state == "ready" else ("bad", "failed")
+    tone, word = {"ready": ("good", "ready"), "away": ("warn", "away")}.get(status.state, ("bad", "failed"))
     return f"<p>{badge(word, tone)} {escape(status.message)}</p>"
 
 

@@ -59,6 +59,7 @@ class Caretaker:
         for tick in itertools.count():
             if self._stopping.is_set():
                 return
+            self._safely("sharing", self._house.training.share)
             if self._is_ours():
                 self._safely("adapters", self._house.adapters.reconcile)
                 self._safely("integrity", self._house.integrity.look)
@@ -79,13 +80,14 @@ class Caretaker:
         jobs.put_back_orphans(db)
         with reading(db) as session:
             job = queries.next_queued(session)
-        if job is None or job.id is None or not jobs.claim(db, job.id):
+        away = job is not None and job.kind == "answer" and self._house.engine.away  # training has the machine: it waits
+        if job is None or job.id is None or away or not jobs.claim(db, job.id):
             return False
         stopped = False
 
         def should_stop() -> bool:
             nonlocal stopped
-            stopped = self._stopping.is_set()
+            stopped = self._stopping.is_set() or (job.kind == "answer" and bool(self._house.engine.away))
             return stopped or not jobs.goes_on(db, job.id or 0)
 
         run = self._house.answers.run if job.kind == "answer" else self._house.boards.run

@@ -18,11 +18,11 @@ from typing import Any
 import ft
 from ft import locks, runs
 from ft.errors import BadInput, Busy, NotFound
+from ft.memory import SPARE
 from ft.specs import TrainSpec
 from review.services.training import Training
 
 KEPT = 5
-SPARE = 1.1  # memory is wanted this many times over, since batches and fragments differ
 OVER = ("done", "failed", "too large")
 NO_WORD = "The check ended without a word. Check again."
 TOO_LARGE = "It does not fit: the check was ended by the system, most likely for want of memory."

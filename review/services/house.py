@@ -3,15 +3,18 @@
 The engine is opened by whoever first needs an answer from it, never by building the house. Must not know screens or HTTP.
 """
 
+import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ft.engine import BASE, Activity, Check, Engine, Event, Identity, Request, Status
 from ft.errors import Unavailable, UserError
+from ft.memory import Memory
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
 from review.services.after_training import AfterTraining, Verdicts
@@ -35,6 +38,7 @@ from review.services.people import People
 from review.services.promotions import Promotions
 from review.services.remotes import Remotes
 from review.services.sessions import Sessions
+from review.services.sharing import Sharing
 from review.services.studies import Studies
 from review.services.sweeps import Sweeps
 from review.services.training import Training
@@ -47,17 +51,23 @@ FOLDERS = ("bases", "adapters", "runs", "quarantine", "exports")
 
 
 class EngineOnDemand:
-    """An Engine that is opened at its first use. Asking for its status never opens it."""
+    """An Engine that is opened at its first use. Asking for its status never opens it. It can leave the memory to others and come back."""
 
     def __init__(self, opener: Callable[[], Engine]) -> None:
         self._opener = opener
         self._engine: Engine | None = None
         self._failure = ""
+        self._away = ""  # why it must not be open now
+        self._leaves_by = 0.0
+        self._comes_back = False
         self._lock = threading.Lock()
 
     def open(self) -> Engine:
         """Open the engine now and return at once; its weights come in a thread of its own. Raises Unavailable."""
         with self._lock:
+            if self._away:
+                self._comes_back = True
+                raise Unavailable(self._away)
             if self._engine is None:
                 try:
                     self._engine = self._opener()
@@ -66,29 +76,72 @@ class EngineOnDemand:
                     raise Unavailable(self._failure) from error
             return self._engine
 
+    @property
+    def is_open(self) -> bool:
+        return self._engine is not None
+
+    @property
+    def away(self) -> str:
+        """Why it left, and when it is back; "" while it has not."""
+        return self._away
+
+    def leave(self, words: str, patience: float = 0.0) -> bool:
+        """Take nothing new, and leave the memory when what is under way is said, `patience` seconds from the first call at the latest.
+
+        Returns whether it is away; call it again until it is, and with newer `words` whenever there are.
+        """
+        with self._lock:
+            if not self._away:
+                self._leaves_by = time.monotonic() + patience
+            self._away, engine = words, self._engine
+            if engine is None:
+                return True
+            busy = engine.activity()
+            if engine.status().state == "loading" or ((busy.waiting or busy.running) and time.monotonic() < self._leaves_by):
+                return False
+            self._engine, self._comes_back = None, True
+        engine.close()
+        del engine
+        gc.collect()
+        return True
+
+    def come_back(self) -> None:
+        """Where it left: it may be opened again, and is at once where it was open or asked for meanwhile."""
+        with self._lock:
+            if not self._away:
+                return
+            self._away, opening, self._comes_back = "", self._comes_back, False
+        if opening:
+            with suppress(Unavailable):  # its status says so
+                self.open()
+
     def status(self) -> Status:
-        if self._engine:
-            return self._engine.status()
+        if self._away:
+            return Status("away", self._away)
+        if engine := self._engine:
+            return engine.status()
         return Status("failed", self._failure) if self._failure else Status("loading", "The model starts loading in a moment.")
 
     def wait_ready(self, timeout: float | None = None) -> None:
         self.open().wait_ready(timeout)
 
     def activity(self) -> Activity:
-        return self._engine.activity() if self._engine else Activity()
+        engine = self._engine
+        return engine.activity() if engine else Activity()
 
     def identity(self) -> Identity:
         return self.open().identity()
 
     def adapters(self) -> dict[str, str]:
-        return self._engine.adapters() if self._engine else {}
+        engine = self._engine
+        return engine.adapters() if engine else {}
 
     def load(self, name: str, folder: Path) -> None:
         self.open().load(name, folder)
 
     def unload(self, name: str) -> None:
-        if self._engine:
-            self._engine.unload(name)
+        if engine := self._engine:
+            engine.unload(name)
 
     def check(self, name: str = BASE) -> Check:
         return self.open().check(name)
@@ -145,7 +198,8 @@ def build(settings: Settings, db: Database, engine: Engine) -> House:
     studies, keeping = Studies(db), Keeping(db)
     promotions = Promotions(db, adapters, studies, boards, keeping, answers)
     verdicts = Verdicts(keeping, promotions, Cards(db, settings.home, boards, keeping))
-    training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards, verdicts))
+    sharing = Sharing(on_demand, settings.home, Memory(settings.device)) if settings.engine == "local" else None
+    training = Training(db, settings.home, library, base, AfterTraining(db, adapters, answers, boards, verdicts), sharing)
     return House(
         settings=settings,
         db=db,

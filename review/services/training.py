@@ -24,6 +24,7 @@ from review.services.learning import TooClose
 from review.services.library import Library
 from review.services.preferences import preference_rows
 from review.services.run_views import Point, RunView, Written, view
+from review.services.sharing import ALONE, Sharing
 from storage.database import Database
 from storage.queries import training as queries
 from storage.queries.arms import names_taken
@@ -44,10 +45,13 @@ class Checked:
 
 
 class Training:
-    """`after` does what follows a finished run; without it runs only train."""
+    """`after` does what follows a finished run; without it runs only train. `sharing` looks to it that run and model both have room."""
 
-    def __init__(self, db: Database, home: Path, library: Library, base: BaseChoice, after: AfterTraining | None = None) -> None:
-        self._db, self._library, self._base, self._after = db, library, base, after
+    def __init__(
+        self, db: Database, home: Path, library: Library, base: BaseChoice, after: AfterTraining | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:  # fmt: skip
+        self._db, self._library, self._base, self._after, self._sharing = db, library, base, after, sharing
         self._folder, self._adapters = home / "runs", home / "adapters"
 
     def defaults(self) -> TrainSpec:
@@ -140,6 +144,11 @@ class Training:
             runs.pause(Path(row.folder))
         self._copy(row)
 
+    def finish(self, run_id: str, by: int | None) -> None:
+        """Ask a run that trains to end now: the best step so far becomes the adapter. Returns at once. Raises Conflict."""
+        row = self._act(run_id, by, "run finished early", ("running",), "is not training. There is nothing to end")
+        runs.finish(Path(row.folder))
+
     def resume(self, run_id: str, by: int | None) -> None:
         """Queue a paused, lost or failed run again: it goes on from its last good checkpoint. Raises Conflict."""
         row = self._act(run_id, by, "run resumed", ("paused", "lost", "failed"), "is not paused, lost or failed. Start a new run instead")
@@ -174,9 +183,26 @@ class Training:
         if self._after:
             self._after.follow()
 
+    def share(self) -> None:
+        """Let this app's model leave the memory to the run under way, or come back. Each app does it for itself."""
+        if not self._sharing:
+            return
+        with reading(self._db) as session:
+            active = list(queries.active(session))
+        alive = [row for row in active if Path(row.folder).exists()]
+        if alive and all(row.status == "queued" for row in alive) and (Path(alive[0].folder) / ALONE).exists():
+            return  # its model is leaving for the one that starts next
+        self._sharing.follow(next((Path(row.folder) for row in alive if row.status == "running"), None))
+
     def _take_up(self, row: Run, folder: Path) -> None:
-        """A lost run goes on by itself from its last good checkpoint, as long as it gets further each time."""
-        if row.status == "running" and runs.state(folder).status == "lost":
+        """A lost run goes on by itself from its last good checkpoint, as long as it gets further each time; one that had no room beside
+        the model, alone."""
+        if row.status != "running":
+            return
+        state = runs.state(folder)
+        if self._sharing and self._sharing.again_alone(folder, state):
+            return
+        if state.status == "lost":
             with contextlib.suppress(Conflict, OSError):
                 runs.resume(folder, by_itself=True)
 
@@ -186,8 +212,11 @@ class Training:
         waiting = [row for row in active if Path(row.folder).exists()]
         if not waiting or any(row.status == "running" for row in active):
             return
+        folder = Path(waiting[0].folder)
+        if self._sharing and not self._sharing.make_room(folder):
+            return
         try:
-            runs.start(Path(waiting[0].folder))
+            runs.start(folder)
         except (Busy, Conflict):
             return  # another app, or a run started by hand, was faster
         self._copy(waiting[0])

@@ -36,6 +36,8 @@ def model_html(house: "House") -> str:
     status = house.engine.status()
     if status.state == "ready":
         return f'<p class="tb-model">Model: {escape(status.message[:1].lower() + status.message[1:])}</p>'
+    if status.state == "away":
+        return f'<p class="tb-model tb-warn-ink" role="status">{escape(status.message)}</p>'
     if status.state == "failed":
         return f'<p class="tb-model tb-bad-ink" role="alert">{escape(status.message)}</p>'
     return progress_bar(status.share, 1, status.message, label="Model loading")

@@ -57,5 +57,5 @@ def until_ready(house: "House") -> Iterator[str]:
         words = f"{status.message.rstrip('.')}. Your question is asked as soon as it is ready."
         yield progress_bar(status.share, 1, words, label="Model loading")
         time.sleep(0.5)
-    if status.state == "failed":
+    if status.state in ("failed", "away"):
         raise Unavailable(status.message)
