@@ -350,6 +350,24 @@ def test_a_vote_stands_once_the_arms_were_shown(db: Database) -> None:
     refuses(house, house.reviewers[0], ballot(found, "tie", key="b", revises=1))
 
 
+@pytest.mark.parametrize("reveal", ["after_close", "after_vote"])
+def test_no_name_is_revealed_while_another_study_compares_the_same_answers_blind(db: Database, reveal: str) -> None:
+    house = opened(db, reveal=reveal)
+    found = cast(house, 0)
+    me = house.reviewers[0]
+    house.studies.create("spring", "tickets", ["base", "tuned-v3"], checks=False)
+    if reveal == "after_close":
+        house.studies.close("winter")
+    assert house.comparisons.reveal(me, found.assignment).left in ("base", "tuned-v3")
+    house.studies.open("spring")
+    for move in (lambda: None, lambda: house.studies.pause("spring")):
+        move()
+        with pytest.raises(Refused, match="judged blind in another study"):
+            house.comparisons.reveal(me, found.assignment)
+    house.studies.close("spring")
+    assert house.comparisons.reveal(me, found.assignment).left in ("base", "tuned-v3")
+
+
 def test_arms_are_revealed_after_close_and_not_to_others(db: Database) -> None:
     house = opened(db)
     found = cast(house, 0)

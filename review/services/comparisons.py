@@ -92,7 +92,8 @@ class Comparisons:
 
     def reveal(self, reviewer_id: int, assignment: str) -> Reveal:
         """Which arm stood where. Refused before the vote, and before the study is closed unless it reveals after each vote; where the
-        question which one is the tuned model was asked, its answer comes first."""
+        question which one is the tuned model was asked, its answer comes first. Refused too while another study compares these answers
+        blind: a name told here would be known there."""
         with reading(self._db) as session:
             given = own(session, reviewer_id, assignment)
             voted(session, assignment)
@@ -101,6 +102,8 @@ class Comparisons:
                 raise Refused("This study shows which was which after it is closed. Go on with the next pair.")
             if study.state != "closed" and asks(session, study, given) and not stored.guess(session, assignment):
                 raise Refused("Say first which one you think is the tuned model; “unsure” is an answer too.")
+            if stored.blind_elsewhere(session, given):
+                raise Refused("These answers are also judged blind in another study, so their names wait until that one is closed.")
             left, right = (stored.arm_of_answer(session, answer) for answer in (given.left_answer_id, given.right_answer_id))
         return Reveal(assignment, left, right)
 

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from storage.tables import Answer, Arm, Assignment, Correction, Guess, Prompt, Skip, Study, Vote
+from storage.tables import Answer, Arm, Assignment, Correction, Guess, Prompt, Skip, Study, StudyArm, Vote
 
 LEFT, RIGHT, LEFT_ARM, RIGHT_ARM = aliased(Answer), aliased(Answer), aliased(Arm), aliased(Arm)
 SKIPPED = select(col(Skip.assignment_id)).where(col(Skip.assignment_id) == col(Assignment.id)).exists()
@@ -172,6 +172,21 @@ def guess(session: Session, assignment_id: str) -> Guess | None:
 
 def arm_of_answer(session: Session, answer_id: int) -> str:
     return session.scalars(select(col(Arm.name)).join(Answer, col(Answer.arm_id) == col(Arm.id)).where(col(Answer.id) == answer_id)).one()
+
+
+def blind_elsewhere(session: Session, given: Assignment) -> bool:
+    """Whether another study that is not over yet, and keeps its arms to itself, compares one of these answers."""
+    query = (
+        select(col(Study.id))
+        .join(StudyArm, col(StudyArm.study_id) == col(Study.id))
+        .join(Answer, col(Answer.arm_id) == col(StudyArm.arm_id))
+        .join(Prompt, col(Prompt.id) == col(Answer.prompt_id))
+        .where(col(Answer.id).in_((given.left_answer_id, given.right_answer_id)), col(Study.id) != given.study_id)
+        .where(col(Study.state).in_(("open", "paused")), col(Study.reveal) == "after_close")
+        .where(col(Prompt.set_id) == col(Study.set_id), col(Prompt.split) == col(Study.split))
+        .limit(1)
+    )
+    return session.execute(query).first() is not None
 
 
 def latest_vote(session: Session, assignment_id: str) -> Vote | None:
