@@ -278,7 +278,7 @@ def test_a_damaged_adapter_goes_to_quarantine_with_the_reason(adapters: Adapters
     assert after.status == "quarantined"
     assert "cut off" in after.status_reason
     assert not after.wanted
-    with pytest.raises(Refused, match="quarantine"):
+    with pytest.raises(Refused, match="set aside"):
         adapters.use("one", None)
 
 
@@ -332,7 +332,7 @@ def test_a_repaired_adapter_may_leave_quarantine_and_a_broken_one_may_not(adapte
     stored.write_bytes(whole[:-10])
     adapters.want("one", True, None)
     adapters.reconcile()
-    with pytest.raises(Refused, match=r"stays in quarantine.*cut off"):
+    with pytest.raises(Refused, match=r"stays set aside.*cut off"):
         adapters.want("one", True, None)
     stored.write_bytes(whole)
     adapters.want("one", True, None)

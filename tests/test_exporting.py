@@ -156,7 +156,7 @@ def test_bad_wishes_are_refused_in_words(house: House, monkeypatch: pytest.Monke
         house.exports.start("nobody", "merged", None)
     with house.db.write() as session:
         session.get_one(Adapter, 1).status = "quarantined"
-    with pytest.raises(Conflict, match="quarantine"):
+    with pytest.raises(Conflict, match="set aside"):
         house.exports.start("helper", "merged", None)
 
 

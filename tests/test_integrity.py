@@ -87,7 +87,7 @@ def test_an_adapter_applied_to_the_base_pane_is_caught_and_the_answers_since_are
     assert (bad.kind, bad.adapter, bad.voided) == ("pair", "one", 2 * ROWS)
     assert {(gone.arm, gone.answers) for gone in view.voided} == {("base", ROWS), ("one", ROWS)}
     assert view.waiting == (("base", "set", "test"), ("one", "set", "test"))
-    with pytest.raises(Refused, match="quarantine"):
+    with pytest.raises(Refused, match="set aside"):
         local.adapters.use("one", None)
 
     local.integrity.look()

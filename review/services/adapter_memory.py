@@ -177,4 +177,4 @@ def size_of(row: Adapter) -> int:
 
 def must_be_usable(row: Adapter) -> None:
     if row.status != "registered":
-        raise Refused(f"{row.name} is in quarantine: {row.status_reason} Choose another adapter.")
+        raise Refused(f"{row.name} is set aside: {row.status_reason} Choose another adapter.")

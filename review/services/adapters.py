@@ -175,7 +175,7 @@ class Adapters:
         """Out of quarantine, where its files are good for the base there is now; loading it looks closer."""
         verdict = self.vet(self._folder(row))
         if not verdict.ok:
-            raise Refused(f"{row.name} stays in quarantine: {' '.join(verdict.reasons)}")
+            raise Refused(f"{row.name} stays set aside: {' '.join(verdict.reasons)}")
         row.status, row.status_reason = "registered", ""
 
     def pin(self, name: str, pinned: bool, by: int | None) -> None:

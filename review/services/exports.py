@@ -95,7 +95,7 @@ class Exports:
         """The adapter's folder, with the very files that were registered. Raises NotFound, Conflict, Refused."""
         view, folder = self._adapters.adapter(adapter), self._adapters.folder(adapter)
         if view.status != "registered":
-            raise Conflict(f"{adapter} is in quarantine, so it is not exported. Choose another adapter.")
+            raise Conflict(f"{adapter} is set aside, so it is not exported. Choose another adapter.")
         if not folder.is_dir():
             raise Conflict(
                 f"The files of {adapter} are gone from the data folder, so it cannot be exported. Add them again under Adapters."

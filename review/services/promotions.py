@@ -125,7 +125,7 @@ class Promotions:
             studies=tuple(self._verdicts(name, against)),
             got_worse=self._keeping.compare(name, against),
             integrity=integrity,
-            forbidden=f"{name} is in quarantine: {adapter.status_reason}" if adapter.status != "registered" else "",
+            forbidden=f"{name} is set aside: {adapter.status_reason}" if adapter.status != "registered" else "",
         )
         return Case(**{each: getattr(case, each) for each in case.__slots__} | {"against": tuple(_doubts(case))})
 

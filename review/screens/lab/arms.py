@@ -43,7 +43,7 @@ def build(house: "House") -> Room:
 
     places = [listing, memory, chosen, card]
     _act(house, buttons, chosen, places, state)
-    _upload(house, places, state)
+    added = _upload(house, places, state)
     blending = blend_part(house, places, state)
     remotes = remotes_part(house)
 
@@ -51,7 +51,12 @@ def build(house: "House") -> Room:
     def show_card(person: "UserView", picked: str | None) -> str:
         return card_html(next((one for one in listed() if one.name == picked), None))
 
+    @acts(house, "engineer", "admin")
+    def offer_to_blend(person: "UserView") -> list[Any]:
+        return blending.show(person)
+
     chosen.input(show_card, [chosen], [card], **QUICK)
+    added.then(offer_to_blend, None, blending.outputs, **QUICK)
 
     def show(person: "UserView") -> list[Any]:
         return [*state(house.adapters.in_use()), *blending.show(person), *remotes.show(person)]
@@ -65,8 +70,8 @@ def _buttons() -> tuple[gr.Dropdown, dict[str, gr.Button]]:
         named = {
             "load": gr.Button("Load into memory", elem_id="adapter-load"),
             "unload": gr.Button("Unload", elem_id="adapter-unload"),
-            "pin": gr.Button("Keep in memory", elem_id="adapter-pin"),
-            "unpin": gr.Button("No longer keep", elem_id="adapter-unpin"),
+            "pin": gr.Button("Pin in memory", elem_id="adapter-pin"),
+            "unpin": gr.Button("Unpin", elem_id="adapter-unpin"),
             "remove": gr.Button("Remove", variant="stop", elem_id="adapter-remove"),
         }
     return chosen, named
@@ -97,7 +102,8 @@ def _act(house: "House", buttons: dict[str, gr.Button], chosen: gr.Dropdown, pla
         buttons[key].click(changes(said, do), [chosen], places, **SLOW)
 
 
-def _upload(house: "House", places: list[Any], state: Any) -> None:
+def _upload(house: "House", places: list[Any], state: Any) -> Any:
+    """Returns the event of something being handed over."""
     heading(
         "Add an adapter",
         "What PEFT's save_pretrained wrote: a zip of the folder, its files, or the folder itself. It is checked before anything is loaded; "
@@ -128,4 +134,4 @@ def _upload(house: "House", places: list[Any], state: Any) -> None:
         house.answers.ensure_arms()
         return [accepted_html(added), None, None, "", *state(added.name)]
 
-    add.click(add_adapter, [files, folder, name, foreign], [verdict, files, folder, name, *places], **SLOW)
+    return add.click(add_adapter, [files, folder, name, foreign], [verdict, files, folder, name, *places], **SLOW)
