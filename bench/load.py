@@ -33,12 +33,14 @@ SHORT = {"reviewers": 60, "rate": 20.0, "seconds": 20.0}
 
 @dataclass
 class Measured:
-    """`waits` in milliseconds; `votes` acknowledged, key by key; `refused` what was not; `memory` of the app in MB, start and end."""
+    """`waits` in milliseconds; `votes` acknowledged, key by key; `refused` what was not; `memory` of the app in MB, start and end;
+    `busy` its processor seconds meanwhile."""
 
     waits: list[float] = field(default_factory=list)
     votes: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     memory: tuple[float, float] = (0.0, 0.0)
+    busy: float = 0.0
     stored: int = 0
 
     def percentile(self, share: float) -> float:
@@ -108,6 +110,12 @@ def memory_mb(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def busy_seconds(process: int) -> float:
+    """Processor time of all threads so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def work(port: int, cookies: list[str], functions: dict[str, int], rate: float, seconds: float, measured: Measured) -> None:
     """Votes at random times at this rate; each by a reviewer who has a pair on the screen."""
     crowd = [Reviewer(port, cookie, functions) for cookie in cookies]
@@ -165,9 +173,10 @@ def measure(reviewers: int, rate: float, seconds: float, prompts: int = PROMPTS)
             while not answers(f"http://127.0.0.1:{port}/login"):
                 time.sleep(0.1)
             work(port, cookies, functions, rate, 2.0, Measured())  # the first votes open connections and fill caches
-            before = memory_mb(app.pid)
+            before, busy = memory_mb(app.pid), busy_seconds(app.pid)
             work(port, cookies, functions, rate, seconds, measured)
             measured.memory = (before, memory_mb(app.pid))
+            measured.busy = busy_seconds(app.pid) - busy
         finally:
             app.terminate()
             app.wait(30)
@@ -195,7 +204,8 @@ def main() -> None:
     sys.stdout.write(
         f"{len(found.votes)} votes by {given.reviewers} reviewers, {len(found.votes) / given.seconds:.1f} a second: {shares}, "
         f"longest {max(found.waits):.0f} ms; {found.lost} lost or doubled, {len(found.refused)} refused {found.refused[:1]}; "
-        f"memory {before:.0f} to {after:.0f} MB ({after / before - 1:+.0%})\n"
+        f"memory {before:.0f} to {after:.0f} MB ({after / before - 1:+.0%}); "
+        f"{1000 * found.busy / len(found.votes):.1f} ms of processor time a vote\n"
     )
 
 
