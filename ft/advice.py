@@ -55,6 +55,8 @@ HELP = {
     "dropout": "Against learning by heart. 0 to 0.1.",
     "learning_rate": "How big each step is. 0.0001 to 0.0002 is usual for an adapter; for votes a tenth of that.",
     "schedule": "How the learning rate falls over the run: cosine is usual.",
+    "weight_decay": "Pulls the adapter's weights towards zero. 0 is usual; 0.01 against learning by heart.",
+    "checkpoint_minutes": "What a crash can cost at most. It also saves at each look at validation.",
     "warmup": "The share of the steps in which the learning rate rises. 0.03 to 0.1 is usual.",
     "epochs": "How often each example is seen. 1 to 5 is usual; more learns by heart.",
     "max_steps": "0: by passes. A few make a quick trial.",

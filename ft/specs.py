@@ -5,6 +5,7 @@ Light: standard library only. Must not know torch, the database or the screens.
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -23,6 +24,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a setting is of its kind. A whole number is a number; true and false are none, and neither are NaN and infinities."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 class _Spec:
     """Reading and writing shared by all specs: unknown names are refused, nothing is coerced silently."""
 
@@ -33,6 +44,16 @@ class _Spec:
         if unknown:
             raise BadInput(f"Unknown setting {', '.join(unknown)}. Known settings: {', '.join(sorted(known))}.")
         return cls(**raw)
+
+    def misfits(self) -> dict[str, str]:
+        """Settings that are of the wrong kind, each with a sentence."""
+        usual = type(self)()
+        found = {}
+        for name in (each.name for each in fields(self)):  # type: ignore[arg-type]
+            value, kind = getattr(self, name), type(getattr(usual, name))
+            if kind in KINDS and not _is(value, kind):
+                found[name] = f"{name} is {value!r}: write {KINDS[kind]}."
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)  # type: ignore[call-overload, no-any-return]
@@ -76,6 +97,13 @@ class LoraSpec(_Spec):
     rslora: bool = False
     dora: bool = False
 
+    def misfits(self) -> dict[str, str]:
+        targets, found = self.targets, super(LoraSpec, self).misfits()
+        found.pop("targets", None)
+        if not isinstance(targets, str) and not (isinstance(targets, tuple) and all(isinstance(one, str) and one for one in targets)):
+            found["targets"] = f'targets is {targets!r}: write "{ALL_LINEAR}", or a list of names such as ["q_proj", "v_proj"].'
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSpec(_Spec):
@@ -110,6 +138,8 @@ class TrainSpec(_Spec):
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
+        if not isinstance(raw, dict):
+            raise BadInput('Settings are written as one JSON object, such as {"name": "helper", "epochs": 3}.')
         raw = dict(raw)
         if isinstance(raw.get("lora"), dict):
             lora = dict(raw["lora"])
@@ -118,8 +148,24 @@ class TrainSpec(_Spec):
             raw["lora"] = LoraSpec.from_dict(lora)
         return super(TrainSpec, cls).from_dict(raw)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether each setting is of its kind, so that one can reckon with it."""
+        return isinstance(self.lora, LoraSpec) and not self.misfits() and not self.lora.misfits()
+
     def problems(self) -> list[str]:
         """Every problem at once, each a sentence naming the setting, its value and what would do."""
+        if not isinstance(self.lora, LoraSpec):
+            said = f'lora is {self.lora!r}: write its settings, such as {{"rank": 16, "alpha": 32}}.'
+            return [said, *self.with_(lora=LoraSpec()).problems()]
+        wrong, wrong_lora = self.misfits(), self.lora.misfits()
+        if wrong or wrong_lora:  # what is of the right kind is judged all the same
+            usual = TrainSpec()
+            lora = self.lora.with_(**{name: getattr(usual.lora, name) for name in wrong_lora})
+            return [*wrong.values(), *wrong_lora.values(), *self.with_(lora=lora, **{n: getattr(usual, n) for n in wrong}).problems()]
+        return self._out_of_range()
+
+    def _out_of_range(self) -> list[str]:
         lora = self.lora
         checks = [
             (bool(self.name.strip()), "name is empty: give the adapter a name."),
@@ -142,6 +188,7 @@ class TrainSpec(_Spec):
             (self.stop_on == "loss" or self.samples > 0, f"stop_on is {self.stop_on}, which needs written answers: set samples above 0."),
             (0 <= self.samples <= 256, f"samples is {self.samples}: choose 0 (none) to 256."),
             (1 <= self.sample_tokens <= 1024, f"sample_tokens is {self.sample_tokens}: choose 1 to 1024."),
+            (0 <= self.weight_decay <= 1, f"weight_decay is {self.weight_decay}: choose 0 to 1 (0 is usual)."),
             (self.checkpoint_minutes > 0, f"checkpoint_minutes is {self.checkpoint_minutes}: choose above 0 (10 is usual)."),
             (self.objective == "sft" or not self.packing, f"packing is on, which {self.objective} cannot use: switch it off."),
             (

@@ -13,11 +13,11 @@ import gradio as gr
 import pytest
 
 from ft.errors import BadInput, Refused
-from ft.specs import TrainSpec
+from ft.specs import LoraSpec, TrainSpec
 from review.protocol.ballots import PRACTICE, Ballot, BlindPair, Rest
 from review.protocol.training_pairs import TRAINING_PAIRS
 from review.screens import drawing, parts, theme
-from review.screens.lab import compare, data, promotion, retrain
+from review.screens.lab import compare, data, promotion, retrain, retrain_form
 from review.screens.review import sent as read
 from review.screens.review.desk import KEYS, desk_html, pane
 from review.screens.review.scene import pair_scene, practice_scene, rest_scene
@@ -268,6 +268,21 @@ def test_an_untouched_retrain_form_is_the_default_spec() -> None:
         fields = retrain.form(usual)
     values = {name: field.value for name, field in fields.items()} | {"name": "x"}
     assert retrain.spec_of(values, usual) == usual
+
+
+def test_a_form_has_every_setting_with_help_and_gives_back_any_spec() -> None:
+    usual = TrainSpec(
+        name="x", objective="dpo", beta=0.3, start_from="y", epochs=1.5, max_steps=7, system_prompt="Be brief.", weight_decay=0.01,
+        checkpoint_minutes=3.0, lora=LoraSpec(rank=4, alpha=4, dropout=0.1, targets=("q_proj",), rslora=True, dora=True),
+    )  # fmt: skip
+    with gr.Blocks():
+        fields = retrain.form(TrainSpec())
+    filled = retrain_form.values(usual)
+    assert set(filled) == set(fields)
+    assert all(field.label and field.info for field in fields.values())
+    given = retrain.spec_of(filled, TrainSpec())
+    assert given == usual
+    assert TrainSpec.from_dict(json.loads(json.dumps(given.to_dict()))) == usual
 
 
 def test_an_emptied_retrain_form_is_refused_by_the_spec_with_every_reason() -> None:

@@ -38,8 +38,12 @@ class Wish:
         self.when, self.kind, self.felt = when, kind, False
 
     def __call__(self) -> bool:
-        self.felt = self.felt or self.when()
+        self.felt = self.felt or (self.kind != "finish" and self.when())
         return self.felt
+
+    @property
+    def finish(self) -> bool:
+        return self.kind == "finish" and self.when()
 
     @property
     def stop(self) -> bool:
@@ -263,6 +267,20 @@ def test_unknown_target_modules_are_named_with_the_known_ones(home: Path, tiny: 
         fitted(home, SPEC.with_(lora=LoraSpec(4, 8, targets=("q_proj", "q_prj", "lm_head"))), tiny)
     assert "no module q_prj, lm_head" in str(error.value)
     assert "up_proj" in str(error.value)
+
+
+def test_a_run_that_is_asked_to_finish_ends_at_once_with_the_best_so_far(home: Path, tiny: BaseChoice) -> None:
+    from ft.trainer import fit
+
+    folder = runs.create(home, "r1", SPEC.with_(max_steps=400, evaluations=4), ROWS, [], tiny)
+    said = fit(runs.read(folder), Journal(folder), Wish(lambda: bool(of(runs.events(folder), "train")), "finish"))
+    events = runs.events(folder)
+    assert said
+    assert "kept step 1. It was ended on request before its last step" in said
+    assert [event.step for event in of(events, "validation")] == [0, 1]
+    assert vet(folder / "adapter", describe_base(Path(tiny.model))).ok
+    record = json.loads((folder / "record.json").read_text())
+    assert (record["steps"], record["ended_on_request"]) == (1, True)
 
 
 def test_stopping_between_steps_leaves_nothing(home: Path, tiny: BaseChoice) -> None:

@@ -216,6 +216,63 @@ def test_every_problem_is_told_before_the_start(house: House) -> None:
     assert house.training.runs() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": 5}, "name is 5: write text"),
+        ({"epochs": "three"}, "epochs is 'three': write a number"),
+        ({"epochs": float("nan")}, "epochs is nan: write a number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5: write a whole number"),
+        ({"packing": "yes"}, "packing is 'yes': write true or false"),
+        ({"lora": {"rank": "16"}}, "rank is '16': write a whole number"),
+        ({"lora": {"targets": ["q_proj", 3]}}, "targets is"),
+        ({"lora": 16}, "lora is 16: write its settings"),
+        ({"start_from": ["x"]}, "start_from is"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named_beside_all_else(house: House, changes: dict[str, Any], words: str) -> None:
+    spec = TrainSpec.from_dict({"name": "helper", "learning_rate": 9.0} | changes)
+    problems = house.training.check(house.library.snapshot().id, spec).problems
+    assert any(problem.startswith(words) for problem in problems), problems
+    assert any(problem.startswith("learning_rate is 9.0") for problem in problems), problems
+
+
+def test_layers_that_the_base_has_not_are_named_before_the_start_with_those_it_has(house: House) -> None:
+    bad = QUICK.with_(lora=LoraSpec(rank=2, alpha=4, targets=("q_proj", "w_pack")), epochs=0.0)
+    problems = house.training.check(house.library.snapshot().id, bad).problems
+    assert len(problems) == 2
+    assert "no module w_pack that can be trained. Choose all-linear, or from: down_proj" in problems[1]
+
+
+def test_a_base_that_is_not_there_is_told_before_the_start(house: House, home: Path) -> None:
+    snapshot = house.library.snapshot().id
+    training = Training(house.db, home, house.library, runs.BaseChoice("/nowhere/llama", str(home)))
+    with pytest.raises(BadInput, match="base model /nowhere/llama is not there"):
+        training.start(snapshot, QUICK, by=None)
+    assert training.runs() == []
+
+
+def test_a_disk_without_room_is_told_before_the_start(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(BadInput, match="needs at least 47 MB of disk for its checkpoints, and 0 MB are free: make room"):
+        begun(house)
+    assert house.training.runs() == []
+
+
+def test_a_run_finished_by_a_person_keeps_the_best_and_goes_on_to_the_board(house: House) -> None:
+    run_id = begun(house, LONG)
+    with pytest.raises(Conflict, match="not training"):
+        house.training.finish(run_id, None)
+    view = synced(house, run_id, lambda view: view.step > 0)
+    assert view.can_finish
+    house.training.finish(run_id, None)
+    assert not house.training.run(run_id).can_finish
+    view = synced(house, run_id, lambda view: view.after == "registered")
+    assert (view.status, view.adapter) == ("finished", "helper")
+    assert "ended on request" in view.message
+    assert view.step < view.steps
+
+
 def test_what_is_not_there_is_said(house: House) -> None:
     with pytest.raises(NotFound, match="snapshot"):
         house.training.start(999, QUICK, by=None)

@@ -16,7 +16,7 @@ from review.services.caretaker import caretaking
 from review.services.house import House
 from review.services.run_views import RunView
 
-runs = typer.Typer(no_args_is_help=True, help="Training runs: list, show, pause, resume, cancel.")
+runs = typer.Typer(no_args_is_help=True, help="Training runs: list, show, pause, resume, finish, cancel.")
 RunId = Annotated[str, typer.Argument(help="Id of the run, as `tiebreak runs list` shows it.")]
 SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.json]", help="A TrainSpec as JSON; options given here override it.")]
 ENDED = ("finished", "failed", "cancelled", "lost", "paused")
@@ -34,6 +34,7 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Passes over the examples: 1 to 5.")] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps, whatever the epochs say.")] = None,
     quantisation: Annotated[str | None, typer.Option(help="none, 8bit, or 4bit (QLoRA).")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Learn from this prompt set only; may be given again.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Look at the tokens and measure two steps, and start nothing.")] = False,
     detach: Annotated[bool, typer.Option(help="Only queue it; a running app takes it up.")] = False,
     show_spec: Annotated[bool, typer.Option("--show-spec", help="Print the resolved spec as JSON and stop.")] = False,
@@ -51,13 +52,12 @@ def train(
     if show_spec:
         emit_json(spec.to_dict())
         return
-    if problems := spec.problems():
-        raise BadInput(" ".join(problems))
     with house() as open_house:
-        snapshot = open_house.library.snapshot(by=None)
+        snapshot = open_house.library.snapshot(by=None, sets=sets or ())
         if check:
             raise typer.Exit(0 if show_check(open_house, snapshot.id, spec, as_json) else 1)
-        for words in open_house.training.check(snapshot.id, spec).warnings:
+        found = open_house.training.check(snapshot.id, spec)
+        for words in found.warnings if not found.problems else ():
             typer.echo(f"Worth a look: {words}", err=True)
         run_id = open_house.training.start(snapshot.id, spec, by=None)
         if detach:
@@ -89,7 +89,7 @@ def read_spec(file: Path | None) -> TrainSpec:
 
 
 def follow(open_house: House, run_id: str) -> RunView:
-    """Show the run until it, its answers and its scores are done. Does the app's background work here when no app runs."""
+    """Show the run until it and what follows it are done, or wait for people. Does the app's background work here when no app runs."""
     shown = -1
     with caretaking(open_house):
         while True:
@@ -97,7 +97,7 @@ def follow(open_house: House, run_id: str) -> RunView:
             if view.step != shown:
                 typer.echo(f"{view.status} step {view.step}/{view.steps} {view.message}", err=True)
                 shown = view.step
-            if view.status in ENDED and (view.status != "finished" or view.after in ("scored", "checked")):
+            if view.status in ENDED and (view.status != "finished" or view.after == "checked" or view.stuck):
                 return view
             time.sleep(1)
 
@@ -136,6 +136,14 @@ def pause(run_id: RunId) -> None:
     with house() as open_house:
         open_house.training.pause(run_id, by=None)
     say(f"{run_id} is being paused. Go on with: tiebreak runs resume {run_id}")
+
+
+@runs.command()
+def finish(run_id: RunId) -> None:
+    """End a run that trains: the best step so far becomes the adapter."""
+    with house() as open_house:
+        open_house.training.finish(run_id, by=None)
+    say(f"{run_id} ends after the step it is at, and keeps the best one. A running app registers the adapter.")
 
 
 @runs.command()

@@ -17,6 +17,7 @@ from review.services.cards import Cards
 from review.services.faults import reading, writing
 from review.services.keeping import Keeping
 from review.services.promotions import BASE, Promotions
+from review.services.run_views import GAVE_UP, START_AGAIN
 from storage.database import Database
 from storage.queries import training as queries
 from storage.queries.arms import names_taken
@@ -55,11 +56,11 @@ class AfterTraining:
                 self._step(row)
             except UserError as error:
                 self._given_up.add(row.id)
-                self._say(row.id, f"What follows training stopped: {error}")
+                self._say(row.id, f"{GAVE_UP}: {error}")
             except Exception:
                 self._given_up.add(row.id)
                 log.exception("run %s could not be followed up", row.id)
-                self._say(row.id, "What follows training stopped on an unexpected error. The app's log has the details.")
+                self._say(row.id, f"{GAVE_UP} on an unexpected error. The app's log has the details.")
 
     def _step(self, row: Run) -> None:
         if not row.after:
@@ -164,7 +165,7 @@ class AfterTraining:
 
 def stuck(kind: str, set_name: str, job: Job) -> str:
     doing = "Answering the test prompts" if kind == "answer" else "Scoring"
-    return f"{doing} of {set_name} was {job.status}{': ' + job.message if job.message else '.'} Start it again for this adapter to go on."
+    return f"{doing} of {set_name} was {job.status}{': ' + job.message if job.message else '.'} {START_AGAIN}"
 
 
 def free_name(wanted: str, taken: set[str]) -> str:

@@ -20,6 +20,8 @@ from storage.tables import Run, RunEvent
 
 __all__ = ["HELP", "PRESETS", "Point", "Pulse", "RunView", "Written", "for_seconds", "megabytes", "spec_of", "view"]
 Point = tuple[int, float]
+GAVE_UP = "What follows training stopped"
+START_AGAIN = "Start it again for this adapter to go on."
 SHOWN = ("train", "validation", "samples", "warning", "resumed", "start")
 
 
@@ -75,11 +77,20 @@ class RunView:
     rates: tuple[Point, ...] = ()
     norms: tuple[Point, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
-    asked: str = ""  # "pause" or "stop" while that is under way
+    asked: str = ""  # "pause", "stop" or "finish" while that is under way
 
     @property
     def can_pause(self) -> bool:
         return self.status in ("queued", "running") and not self.asked
+
+    @property
+    def can_finish(self) -> bool:
+        return self.status == "running" and not self.asked
+
+    @property
+    def stuck(self) -> bool:
+        """What follows training waits for a person."""
+        return self.status == "finished" and any(words in self.message for words in (GAVE_UP, START_AGAIN))
 
     @property
     def can_resume(self) -> bool:
@@ -106,8 +117,13 @@ def view(session: Session, row: Run, *, whole: bool) -> RunView:
         scores={name: tuple((one.step, one.scores[name]) for one in written if name in one.scores) for name in score_names(written)},
         rates=points(events, "train", "learning_rate"), norms=points(events, "train", "grad_norm"),
         facts=next((e.data for e in events if e.kind == "start"), {}),
-        asked="stop" if running and state.stop_asked else "pause" if running and state.pause_asked else "",
+        asked=asked(state) if running else "",
     )  # fmt: skip
+
+
+def asked(state: RunState) -> str:
+    wishes = {"stop": state.stop_asked, "pause": state.pause_asked, "finish": state.finish_asked}
+    return next((wish for wish, is_asked in wishes.items() if is_asked), "")
 
 
 def where(session: Session, row: Run) -> RunState:

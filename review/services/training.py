@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from ft import advice, runs
+from ft import advice, prechecks, runs
 from ft.errors import BadInput, Busy, Conflict, NotFound, UserError
 from ft.runs import BaseChoice
 from ft.specs import LoraSpec, TrainSpec
@@ -76,14 +76,17 @@ class Training:
             notes.append(f"{len(validation)} of {all_rows} {what} are held out for validation, since none are marked for it.")
         if 0 < len(train) < 20:
             notes.append(f"{len(train)} {what} teach a tone at best: 100 or more are usual.")
-        problems = spec.problems() + name_problems(spec.name) + runs.data_problems(train, validation, spec.objective)
+        problems = spec.problems()
+        if spec.is_sound:
+            problems += [*name_problems(spec.name), *prechecks.problems(spec, self._base, self._folder)]
+        problems += runs.data_problems(train, validation, spec.objective)
         try:
             self._started(spec)
         except UserError as error:
             problems.append(str(error))
         if spec.start_from and not problems:
             notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
-        return Checked(tuple(problems), tuple(advice.warnings(spec, len(train))), tuple(notes))
+        return Checked(tuple(problems), tuple(advice.warnings(spec, len(train)) if spec.is_sound else ()), tuple(notes))
 
     def start(self, snapshot_id: int, spec: TrainSpec, by: int | None, sweep: int | None = None) -> str:
         """Queue a run, of a `sweep` or alone; its id. `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
@@ -107,7 +110,7 @@ class Training:
 
     def _started(self, spec: TrainSpec) -> tuple[TrainSpec, Path | None]:
         """Raises NotFound or Conflict where the adapter to go on from cannot be used."""
-        if not spec.start_from:
+        if not spec.start_from or not spec.is_sound:
             return spec, None
         with reading(self._db) as session:
             found = queries.adapter_named(session, spec.start_from)
@@ -253,6 +256,8 @@ class Training:
         return self._library.snapshot_rows(snapshot_id)
 
     def _name_notes(self, spec: TrainSpec) -> list[str]:
+        if not spec.is_sound:
+            return []
         with reading(self._db) as session:
             name = free_name(spec.name, names_taken(session))
         return [] if name == spec.name.strip() else [f"The name {spec.name} is taken: the adapter will be called {name}."]

@@ -3,6 +3,7 @@
 Reads the run's copy in the database through the service; must not know run directories, processes or torch.
 """
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -32,6 +33,11 @@ def build(house: "House") -> Room:
     with actions():
         start = gr.Button("Start training", variant="primary", elem_id="run-start")
         check = gr.Button("Check first", elem_id="run-check")
+        copy = gr.Button("Copy these settings", elem_id="run-copy")
+    copied = gr.Textbox(
+        label="The same as a file, for: tiebreak train SPEC.json", lines=8, max_lines=20, buttons=["copy"], interactive=False,
+        visible=False, elem_id="run-json",
+    )  # fmt: skip
     verdict = block(elem_id="run-verdict", min_height=24)
     measured = block(elem_id="run-measured", min_height=24)
     checking = gr.Textbox("", label="check", visible="hidden")
@@ -40,6 +46,7 @@ def build(house: "House") -> Room:
         chosen = gr.Dropdown([], label="Run", elem_id="run-chosen", scale=3)
         pause = gr.Button("Pause", elem_id="run-pause", interactive=False)
         resume = gr.Button("Resume", elem_id="run-resume", interactive=False)
+        ending = gr.Button("Finish now", elem_id="run-finish", interactive=False)
         cancel = gr.Button("Cancel", variant="stop", elem_id="run-cancel", interactive=False)
         again = gr.Button("Use its settings again", elem_id="run-again", interactive=False)
     shown = block(elem_id="run-shown", min_height=100)
@@ -47,7 +54,7 @@ def build(house: "House") -> Room:
         log = block(elem_id="run-log", min_height=60)
     listing = block(elem_id="run-list")
 
-    buttons = [pause, resume, cancel, again]
+    buttons = [pause, resume, ending, cancel, again]
     watching = [chosen, shown, log, *buttons, listing]
 
     def watch(picked: str | None = None) -> list[Any]:
@@ -60,7 +67,7 @@ def build(house: "House") -> Room:
     def one(picked: str | None) -> list[Any]:
         run = house.training.run(picked) if picked else None
         tail = f'<pre class="tb-plain tb-small">{escape(run.log or "Nothing yet.")}</pre>' if run else ""
-        can = [run.can_pause, run.can_resume, run.can_cancel, True] if run else [False] * 4
+        can = [run.can_pause, run.can_resume, run.can_finish, run.can_cancel, True] if run else [False] * 5
         return [run_html(run), tail, *(gr.Button(interactive=able) for able in can)]
 
     def spec(given: tuple[Any, ...]) -> Any:
@@ -82,6 +89,10 @@ def build(house: "House") -> Room:
         filled = values(house.training.run(picked).spec)
         note("The form above holds this run's settings now.")
         return [filled[field] for field in fields]
+
+    @acts(house, *ROLES)
+    def copy_settings(person: "UserView", *given: Any) -> Any:
+        return gr.Textbox(json.dumps(spec(given).to_dict(), indent=1, ensure_ascii=False), visible=True)
 
     @acts(house, *ROLES)
     def check_run(person: "UserView", only: list[str] | None, *given: Any) -> list[Any]:
@@ -116,10 +127,12 @@ def build(house: "House") -> Room:
     chosen.input(choose_run, [chosen], [shown, log, *buttons], **QUICK)
     preset.input(choose_preset, [preset, *fields.values()], list(fields.values()), **QUICK)
     again.click(use_settings, [chosen], list(fields.values()), **QUICK)
+    copy.click(copy_settings, list(fields.values()), [copied], **QUICK)
     check.click(check_run, [sets, *fields.values()], [verdict, measured, checking], **SLOW)
     start.click(start_run, [sets, *fields.values()], [verdict, *watching], **SLOW)
     said = {
         pause: (house.training.pause, "The run saves itself and then lets the machine go."),
+        ending: (house.training.finish, "The run ends after the step it is at. The best step so far becomes the adapter."),
         resume: (house.training.resume, "The run is queued again and goes on from its last checkpoint."),
         cancel: (house.training.cancel, "The run was asked to stop. What it has learnt so far is not registered."),
     }

@@ -15,8 +15,8 @@ QUANTISATIONS = [("none", "none"), ("8 bits", "8bit"), ("4 bits (QLoRA)", "4bit"
 STOPS = [("validation loss", "loss"), ("ROUGE-L", "rougeL"), ("METEOR", "meteor"), ("BLEU", "bleu")]
 FRESH = ("nothing: a fresh adapter", "")
 WHOLE = ("max_steps", "batch_size", "accumulation", "max_length", "evaluations", "patience", "seed", "samples", "sample_tokens")
-SHARES = ("learning_rate", "epochs", "warmup", "beta")
-WORDS = ("name", "objective", "start_from", "quantisation", "optimizer", "schedule", "stop_on")
+SHARES = ("learning_rate", "epochs", "warmup", "beta", "weight_decay", "checkpoint_minutes")
+WORDS = ("name", "objective", "start_from", "quantisation", "optimizer", "schedule", "stop_on", "system_prompt")
 SWITCHES = ("packing", "group_by_length")
 LORA = ("rank", "alpha", "dropout", "targets", "dora", "rslora")
 LABELS = {
@@ -26,6 +26,8 @@ LABELS = {
     "evaluations": "Looks at validation", "patience": "Stop early after", "seed": "Seed", "samples": "Answers written at each look",
     "sample_tokens": "Longest such answer, tokens", "targets": "Layers", "dora": "DoRA", "rslora": "rsLoRA", "packing": "Packing",
     "group_by_length": "Like lengths together", "objective": "Learn from", "start_from": "Go on from", "quantisation": "Hold the base in",
+    "weight_decay": "Weight decay",
+    "checkpoint_minutes": "Save at least every, minutes", "system_prompt": "Before every question",
     "optimizer": "Optimizer", "schedule": "Learning rate falls by", "stop_on": "Better means",
 }  # fmt: skip
 ELEMENTS = {"max_steps": "run-steps", "start_from": "run-from"}  # the others are called after their setting
@@ -61,8 +63,9 @@ def form(usual: TrainSpec) -> dict[str, Any]:
             add("batch_size", "accumulation", "max_length", "quantisation")
             add("evaluations", "patience", "stop_on", "seed")
             add("samples", "sample_tokens", "beta", "optimizer")
-            add("schedule", "warmup")
+            add("schedule", "warmup", "weight_decay", "checkpoint_minutes")
             add("group_by_length", "packing", "dora", "rslora")
+            add("system_prompt")
     return fields
 
 
@@ -79,7 +82,7 @@ def field(name: str, usual: TrainSpec) -> Any:
         return gr.Checkbox(value, **about)
     if isinstance(value, str):
         return gr.Textbox(value, **about)
-    step = {"learning_rate": 1e-5, "dropout": 0.05, "warmup": 0.01, "beta": 0.05}.get(name)
+    step = {"learning_rate": 1e-5, "weight_decay": 0.01, "dropout": 0.05, "warmup": 0.01, "beta": 0.05}.get(name)
     return gr.Number(value, precision=0 if isinstance(value, int) else None, step=step or 1, **about)
 
 

@@ -23,7 +23,10 @@ AFTER = {
     "scored": "The adapter is scored and on the board, and is answering what must not get worse.",
     "checked": "The adapter is scored and on the board. What speaks for and against it is under In use.",
 }
-ASKED = {"pause": "It is saving itself and then lets the machine go.", "stop": "It is being stopped."}
+ASKED = {
+    "pause": "It is saving itself and then lets the machine go.", "stop": "It is being stopped.",
+    "finish": "It ends after the step it is at, and keeps the best one.",
+}  # fmt: skip
 LOW_IS_GOOD = "Loss: how much the right answers surprise the model. Lower is better; if validation climbs while training falls, stop."
 SCORES = {"bleu": "BLEU", "rougeL": "ROUGE-L", "meteor": "METEOR", "meteor_stem": "METEOR without synonyms"}
 LOOKS = 6  # evaluations whose answers are shown side by side
