@@ -13,6 +13,7 @@ from ft.scripted import ScriptedEngine
 from review.screens import evidence
 from review.screens.lab import studies_declare as form
 from review.screens.lab import studies_disputes as disputes
+from review.screens.lab import studies_doubts as doubts
 from review.screens.lab import studies_exchange as exchange
 from review.screens.lab import studies_progress as progress
 from review.screens.lab.studies_desk import Desk
@@ -129,13 +130,15 @@ def test_watching_a_study_counts_its_votes_now_and_then_and_a_button_at_once(jud
     clock = Clock()
     desk = Desk(judged, now=clock)
     seen = desk.told(STUDY)
+    judged.studies.decide_reviewer(STUDY, "Ron", False, "A test.")
     assert desk.told(STUDY) is seen
     clock.time += 9
     assert desk.told(STUDY) is seen
     newer = desk.told(STUDY, fresh=True)
-    assert newer is not seen
+    assert newer != seen
+    judged.studies.decide_reviewer(STUDY, "Ron", True, "No, it was Ron.")
     clock.time += 11
-    assert desk.told(STUDY) is not newer
+    assert desk.told(STUDY) != newer
 
 
 def test_a_result_reads_plainly_and_explains_each_measure(judged: House) -> None:
@@ -173,6 +176,59 @@ def test_stakeholders_are_not_told_whose_votes_are_in_doubt(judged: House) -> No
     told = trust_html(found, named=False)
     assert not any(name in told for name in ("Ron", "Rita"))
     assert "1 reviewer" in told
+
+
+def test_votes_aside_are_said_to_wait_only_where_nobody_decided(judged: House) -> None:
+    found = replace(judged.studies.result(STUDY), aside=("Rita", "Ron"), aside_votes=24)
+    assert "in no number, as an admin decided." in words(trust_html(found))
+    assert "in no number; those of Ron until an admin decides." in words(trust_html(replace(found, undecided=("Ron",))))
+
+
+def test_all_votes_in_but_some_in_doubt_asks_for_the_decision_first(house: House) -> None:
+    plans.declare(house.db, house.studies, replace(WISH, checks=False, rule={"min_votes": 20}), None)
+    house.studies.open(STUDY)
+    study_room.judge(house, "Rita", 40)
+    study_room.judge(house, "Ron", 40, seconds=1.0)
+    said = words(Desk(house).result(STUDY))
+    assert "some are aside. Decide first whose votes count" in said
+    assert "those of Ron until an admin decides" in said
+    house.studies.decide_reviewer(STUDY, "Ron", False, "A script.")
+    assert "Copy it as a new study" in words(Desk(house).result(STUDY))
+
+
+def test_doubts_to_decide_come_first_and_any_name_can_be_chosen(house: House) -> None:
+    """A name and a study's name may hold any sign, that between them too."""
+    odd = "Ro — n in “x”"
+    house.people.add(odd, "reviewer")
+    for name, hasty in (("Winter — tickets", odd), ("Spring", "Rita")):
+        house.studies.create(name, "tickets", ["base", "connectpro-v2"], votes_per_pair=3, checks=False)
+        house.studies.open(name)
+        study_room.judge(house, hasty, 12, seconds=1.0)
+        house.studies.close(name)
+    house.studies.decide_reviewer("Spring", "Rita", True, "Knows it by heart.")
+    found = doubts.doubted(house)
+    assert [(study, one.name, one.decision) for study, one in found] == [("Winter — tickets", odd, ""), ("Spring", "Rita", "counted")]
+    assert [doubts.chosen_of(key) for _, key in doubts.choices_of(found)] == [("Winter — tickets", odd), ("Spring", "Rita")]
+    for key in ("", "1", "[1]", "nothing"):
+        with pytest.raises(BadInput, match="No reviewer is chosen"):
+            doubts.chosen_of(key)
+
+
+def test_progress_is_counted_anew_for_a_vote_a_skip_and_a_decision(house: House) -> None:
+    plans.declare(house.db, house.studies, replace(WISH, checks=False), None)
+    house.studies.open(STUDY)
+    rita = house.people.user("Rita").id
+    seen = [house.studies.progress(STUDY)]
+    assert house.studies.progress(STUDY) is seen[0]
+    for act in (
+        lambda: study_room.judge(house, "Rita", 1),
+        lambda: house.comparisons.skip(rita, house.comparisons.next_pair(rita).assignment, "Not my field", "k"),
+        lambda: house.studies.decide_reviewer(STUDY, "Rita", False, "A test."),
+        lambda: house.studies.pause(STUDY),
+    ):
+        act()
+        seen.append(house.studies.progress(STUDY))
+        assert seen[-1] != seen[-2]
 
 
 def test_a_dispute_is_shown_the_same_whichever_answer_stands_first(judged: House) -> None:

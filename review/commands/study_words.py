@@ -30,7 +30,9 @@ def checks_in_words(result: StudyResult) -> Iterator[str]:
     if result.flips:
         yield f"Without {' or '.join(result.flips)} the verdict would be another."
     if result.aside:
-        yield f"Aside, in no number until somebody decides (tiebreak study decide): {', '.join(result.aside)}, {result.aside_votes} votes."
+        yield f"Aside, in no number: {', '.join(result.aside)}, {result.aside_votes} votes."
+    if result.undecided:
+        yield f"In doubt, to be decided (tiebreak study decide): {', '.join(result.undecided)}."
     if result.adjudicated and result.adjudicated_rate:
         yield f"With {result.adjudicated} disputed pairs counted as decided, {result.best} wins {result.adjudicated_rate.value:.0%}."
 

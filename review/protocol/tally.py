@@ -43,8 +43,9 @@ class ArmTally:
 @dataclass(frozen=True, slots=True)
 class Tally:
     """`best` is the challenger the verdict is about. `flips`: reviewers without whom the verdict would be another. `aside`: those whose
-    votes (`aside_votes`) are in no number. `disputed`: pairs that reviewers judged differently. `adjudicated` pairs were decided, and
-    `adjudicated_rate` is the win rate of `best` with these decisions in the place of the votes."""
+    votes (`aside_votes`) are in no number, `undecided` the ones among them that nobody decided on. `disputed`: pairs that reviewers
+    judged differently. `adjudicated` pairs were decided, and `adjudicated_rate` is the win rate of `best` with these decisions in the
+    place of the votes."""
 
     arms: tuple[ArmTally, ...]
     best: str
@@ -63,6 +64,7 @@ class Tally:
     side: Side
     aside: tuple[int, ...]
     aside_votes: int
+    undecided: tuple[int, ...]
     disputed: tuple[str, ...]
     adjudicated: int
     adjudicated_rate: WinRate | None
@@ -109,6 +111,7 @@ def tally(
         side=_side(now),
         aside=tuple(sorted(aside)),
         aside_votes=len(counted(records)) - len(primary),
+        undecided=tuple(sorted(aside - beside.decisions.keys())),
         disputed=disputed(primary),
         adjudicated=len(decided),
         adjudicated_rate=_adjudicated(primary, beside, best.arm, against) if decided else None,

@@ -117,7 +117,8 @@ def _counted(result: "StudyResult", named: bool) -> str:
     lines = []
     if result.aside:
         votes = count(result.aside_votes, "vote")
-        lines.append(f"Votes of {_people(result.aside, named)} are aside ({votes}): they are in no number until an admin decides.")
+        until = f"; those of {_people(result.undecided, named)} until an admin decides" if result.undecided else ", as an admin decided"
+        lines.append(f"Votes of {_people(result.aside, named)} are aside ({votes}): they are in no number{until}.")
     if result.flips:
         who = _people(result.flips, named) if named else "one of the reviewers"
         lines.append(f"Without {who} the verdict would be another: let more people judge before you rely on it.")

@@ -38,6 +38,7 @@ class Studies:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._results: dict[int, tuple[object, StudyResult]] = {}
+        self._progress: dict[int, tuple[object, StudyProgress]] = {}
 
     def create(
         self,
@@ -130,17 +131,22 @@ class Studies:
             return view(session, named(session, name))
 
     def progress(self, name: str) -> StudyProgress:
-        """How far a study is and who works on it. Raises NotFound."""
+        """How far a study is and who works on it; counted again only when something came in. Raises NotFound."""
         with reading(self._db) as session:
-            return study_progress(session, named(session, name))
+            study = named(session, name)
+            study_id = key(study.id)
+            version = _version(session, study)
+            held = self._progress.get(study_id)
+            if held is None or held[0] != version:
+                held = self._progress[study_id] = version, study_progress(session, study)
+            return held[1]
 
     def result(self, name: str) -> StudyResult:
         """What the votes say so far; counted again only when something came in. Raises NotFound."""
         with reading(self._db) as session:
             study = named(session, name)
             study_id = key(study.id)
-            arms = rows.arms_of(session, study_id)
-            version = (view(session, study), arms, decided.version(session, study_id), rows.live_state(session, study))
+            version = _version(session, study)
             held = self._results.get(study_id)
             if held and held[0] == version:
                 return held[1]
@@ -179,6 +185,13 @@ def _store(session: Session, wanted: Declared, found: Checked, by: int | None) -
     session.add_all(StudyReviewer(study_id=key(study.id), user_id=user) for user in found.reviewers)
     session.flush()
     return study
+
+
+def _version(session: Session, study: Study) -> object:
+    """Changes whenever what is told of a study may."""
+    study_id = key(study.id)
+    arms = rows.arms_of(session, study_id)
+    return view(session, study), arms, decided.version(session, study_id), rows.live_state(session, study)
 
 
 def _given(session: Session, study: Study) -> Given:

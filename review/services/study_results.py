@@ -61,6 +61,7 @@ def study_result(given: Given) -> StudyResult:
         side=found.side,
         aside=tuple(sorted(given.names[reviewer] for reviewer in found.aside if reviewer in given.names)),
         aside_votes=found.aside_votes,
+        undecided=tuple(sorted(given.names[reviewer] for reviewer in found.undecided if reviewer in given.names)),
         disagreements=len(found.disputed),
         adjudicated=found.adjudicated,
         adjudicated_rate=found.adjudicated_rate,

@@ -116,10 +116,11 @@ class ArmResult:
 @dataclass(frozen=True, slots=True)
 class StudyResult:
     """`best` is the arm the verdict speaks of. `marked` and `voided` votes are kept out of every number, as are those of the reviewers
-    `aside`; `flips` names reviewers without whom the verdict would be another; `agreement` is Krippendorff's alpha, None without pairs that
-    several reviewers judged, and `agreements` tells it for the vote and each criterion with intervals. `tags`: `best` against the arm to
-    beat, tag by tag. `adjudicated_rate`: the win rate of `best` with `adjudicated` pairs counted as decided; the verdict rests on the votes
-    as given. `conditions`: the rule, setting by setting, and whether each is met."""
+    `aside`, of whom `undecided` are only in doubt so far; `flips` names reviewers without whom the verdict would be another;
+    `agreement` is Krippendorff's alpha, None without pairs that several reviewers judged, and `agreements` tells it for the vote and
+    each criterion with intervals. `tags`: `best` against the arm to beat, tag by tag. `adjudicated_rate`: the win rate of `best` with
+    `adjudicated` pairs counted as decided; the verdict rests on the votes as given. `conditions`: the rule, setting by setting, and
+    whether each is met."""
 
     study: StudyView
     arms: tuple[ArmResult, ...]
@@ -141,6 +142,7 @@ class StudyResult:
     side: Side | None = None
     aside: tuple[str, ...] = ()
     aside_votes: int = 0
+    undecided: tuple[str, ...] = ()
     disagreements: int = 0
     adjudicated: int = 0
     adjudicated_rate: WinRate | None = None

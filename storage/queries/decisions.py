@@ -72,10 +72,11 @@ def voters(session: Session, study_id: int) -> dict[str, int]:
 
 
 def version(session: Session, study_id: int) -> tuple[int, ...]:
-    """Changes whenever a vote, a guess or a decision comes in: none of them is ever changed or taken away."""
+    """Changes whenever a vote, a skip, a guess or a decision comes in: none of them is ever changed or taken away."""
     given = select(col(Assignment.id)).where(col(Assignment.study_id) == study_id)
     counts = [
         select(func.count()).select_from(Vote).where(col(Vote.assignment_id).in_(given)),
+        select(func.count()).select_from(Skip).where(col(Skip.assignment_id).in_(given)),
         select(func.count()).select_from(Guess).where(col(Guess.assignment_id).in_(given)),
         select(func.count()).select_from(ReviewerDecision).where(col(ReviewerDecision.study_id) == study_id),
         select(func.count()).select_from(Adjudication).where(col(Adjudication.study_id) == study_id),

@@ -25,6 +25,10 @@ ALL_IN = (
     "<p class='tb-warn-ink'>It has all the votes it asked for, and they do not settle it. Copy it as a new study with more prompts, or "
     "more reviewers for each pair.</p>"
 )
+ASIDE = (
+    "<p class='tb-warn-ink'>It has all the votes it asked for, but some are aside. Decide first whose votes count: see Progress, or ask an "
+    "admin.</p>"
+)
 NONE_YET = empty_state("No study yet.", "Declare one under “New study”. All its arms need stored answers: see the Answers tab.")
 
 
@@ -85,7 +89,8 @@ class Desk:
             return NONE_YET
         found, told = self.house.studies.result(name), self.told(name)
         full = found.verdict.kind == "more" and 0 < told.needed <= told.votes
-        return flow(verdict_html(found), ALL_IN if full else "", human_html(found), tags_html(found), trust_html(found))
+        hint = (ASIDE if found.undecided else ALL_IN) if full else ""
+        return flow(verdict_html(found), hint, human_html(found), tags_html(found), trust_html(found))
 
     def buttons(self, name: str | None) -> list[gr.Button]:
         """Open or resume, pause, close, copy: what makes sense in the study's state."""

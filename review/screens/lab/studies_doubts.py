@@ -3,6 +3,7 @@
 Used in the lab beside a study's progress, and in the admin's part for all studies. Must not know how doubts arise.
 """
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
 
-MARK = " — "  # between study and reviewer in a choice
-
 
 def doubted(house: "House") -> list[tuple[str, Any]]:
-    """(study, reviewer's progress) of everybody in doubt or decided upon, newest study first."""
+    """(study, reviewer's progress) of everybody in doubt or decided upon: those to decide first, then newest study first."""
     found = []
     for study in reversed(house.studies.studies()):
         if study.state != "draft":
             told = house.studies.progress(study.name)
             found += [(study.name, one) for one in told.reviewers if one.doubts or one.decision or one.aside]
-    return found
+    return sorted(found, key=lambda one: bool(one[1].decision) or not one[1].aside)
 
 
 def doubts_html(found: list[tuple[str, Any]]) -> str:
@@ -45,8 +44,17 @@ def doubts_html(found: list[tuple[str, Any]]) -> str:
 
 
 def choices_of(found: list[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """Shown words and key; the key is a position-free pair."""
-    return [(f"{one.name} in {study}", f"{study}{MARK}{one.name}") for study, one in found]
+    """Shown words and key; the key is study and reviewer, whatever signs their names hold."""
+    return [(f"{one.name} in {study}", json.dumps([study, one.name])) for study, one in found]
+
+
+def chosen_of(key: str) -> tuple[str, str]:
+    """(study, reviewer) of a key. Raises BadInput for what is none."""
+    try:
+        study, name = json.loads(key)
+    except (ValueError, TypeError) as error:
+        raise BadInput("No reviewer is chosen. Choose one from the list first.") from error
+    return str(study), str(name)
 
 
 def decision_row(
@@ -64,11 +72,9 @@ def decision_row(
         def decide(person: "UserView", picked: str | None, why: str, *more: Any) -> list[Any]:
             if person.role != "admin":
                 raise Refused("Whose votes count is for an admin to decide. Ask one; the votes stay as they are meanwhile.")
-            if not picked or MARK not in picked:
-                raise BadInput("No reviewer is chosen. Choose one from the list first.")
+            study, name = chosen_of(picked or "")
             if not (why or "").strip():
                 raise BadInput("A reason is needed: it is shown beside the result. Write it first.")
-            study, _, name = picked.rpartition(MARK)
             house.studies.decide_reviewer(study, name, counted, why.strip(), by=person.id)
             note(f"The votes of {name} {'count' if counted else 'are aside'} now.")
             return ["", *redraw(*more)]
