@@ -93,6 +93,10 @@ class LocalEngine:
             raise BadInput("An adapter cannot have that name. Choose another.")
 
         facts, adapter = self._residents.read(folder)  # here and not on the inference thread, which others wait for
+        with self._lock:
+            if name in self._leaving and self._known.get(name) == facts.content_hash:
+                self._leaving.discard(name)  # it is wanted again before its rows had ended, so it stays
+                return
 
         def act() -> Pieces:
             try:
@@ -111,12 +115,16 @@ class LocalEngine:
             self._leaving.add(name)
 
         def act() -> Pieces:
+            with self._lock:
+                if name not in self._leaving:
+                    return
+                self._known.pop(name, None)
             try:
                 yield from self._residents.unloading(name)
             finally:
                 self._publish(gone=name)
 
-        self._do(_Command(act, ready=lambda: not self._gathering.uses(name)))
+        self._do(_Command(act, ready=lambda: name not in self._leaving or not self._gathering.uses(name)))
 
     def check(self, name: str = BASE) -> Check:
         if self._status.state == "failed" and self._identity is not None and self._status.message != STOPPED:

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,7 @@ class RemoteEngine:
         self._identity: Identity | None = None
         self._first_answers: dict[str, str] = {}  # of the base, to the questions of its check
         self._closed = threading.Event()
+        self._loading = threading.Lock()  # one adapter at a time comes or goes
         self._open_lines: set[_Line] = set()
         threading.Thread(target=self._find, name="find-server", daemon=True).start()
 
@@ -90,9 +92,10 @@ class RemoteEngine:
         if known:
             raise Conflict(f"Another adapter named {name} is in memory. Unload it first, or give this one another name.")
         path = self._adapter_path.format(path=folder, folder=folder.name, name=name)
-        self._tell("/load_lora_adapter", {"lora_name": name, "lora_path": path})
-        with self._changed:
-            self._adapters[name] = verdict.adapter.content_hash
+        with self._loading:
+            self._tell("/load_lora_adapter", {"lora_name": name, "lora_path": path})
+            with self._changed:
+                self._adapters[name] = verdict.adapter.content_hash
         try:
             found = pair_check(self, name)
         except UserError:
@@ -107,10 +110,9 @@ class RemoteEngine:
             if self._adapters.pop(name, None) is None:
                 return
             self._changed.wait_for(lambda: not self._running.get(name) or self._closed.is_set())
-        try:
-            self._tell("/unload_lora_adapter", {"lora_name": name})
-        except NotFound:
-            return  # the server was started again meanwhile
+        with self._loading, suppress(NotFound):  # the server was started again meanwhile
+            if name not in self.adapters():  # else it is wanted again, and stays
+                self._tell("/unload_lora_adapter", {"lora_name": name})
 
     def check(self, name: str = BASE) -> Check:
         self.wait_ready(0)

@@ -46,6 +46,7 @@ class Gathering:
         self._batches = {lane: Batch(base, residents.forward) for lane in (PEOPLE, WORK)}
         self.max_rows, self.max_tokens = MAX_ROWS[base.device], _cache_tokens(base)
         self.pace = Pace(MOST[base.device])
+        self._work_read = False  # whether background work read prompts when it last had its turn
 
     def add(self, call: Call) -> None:
         with self._lock:
@@ -85,15 +86,20 @@ class Gathering:
             self._advance(people)
             self.pace.people_took(time.perf_counter() - begun)
         if work.everyone() and not people.readings and self.pace.work_may(bool(people.rows)):  # nobody waits for a first word
-            rows, read, begun = len(work.rows), bool(work.readings), time.perf_counter()
-            self._advance(work)
-            self.pace.work_took(time.perf_counter() - begun, 0 if read else rows)
+            self._work(work)
 
     def _advance(self, batch: Batch) -> None:
         if batch.readings:
             self._guarded(batch, lambda: self._read(batch))
         if batch.rows:
             self._guarded(batch, lambda: self._step(batch))
+
+    def _work(self, batch: Batch) -> None:
+        """A piece of reading or a step, in turn: not both, since a person who comes meanwhile waits for it."""
+        reads = bool(batch.readings) and not (self._work_read and batch.rows)
+        rows, begun, self._work_read = len(batch.rows), time.perf_counter(), reads
+        self._guarded(batch, lambda: (self._read if reads else self._step)(batch))
+        self.pace.work_took(time.perf_counter() - begun, 0 if reads else rows)
 
     def _read(self, batch: Batch) -> None:
         people = self._batches[PEOPLE]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -295,6 +297,34 @@ def test_the_least_recently_used_leaves_first_when_memory_is_short(adapters: Ada
     adapters.reconcile()
     assert {view.name for view in adapters.adapters() if view.resident} == {"a", "c"}
     assert "make room" in adapters.adapter("b").status_reason
+
+
+def test_an_adapter_that_still_answers_keeps_nobody_else_waiting_while_it_leaves(
+    db: Any, home: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("review.services.adapter_memory.LEAVES", 0.1)
+    ended = threading.Event()
+
+    class Answering(ScriptedEngine):
+        """Of which each adapter answers until `ended`; it is not listed as soon as it is told to leave."""
+
+        def unload(self, name: str) -> None:
+            super().unload(name)
+            ended.wait(60)
+
+    adapters = Adapters(db, home, Answering(shape=describe_base(tiny_base)), base=str(tiny_base))
+    for name, seed in (("long", 1), ("other", 2)):
+        adapters.register(make_adapter(tmp_path / name, tiny_base, seed), name, None)
+    adapters.want("long", True, None)
+    adapters.reconcile()
+    adapters.want("long", False, None)
+    begun = time.monotonic()
+    adapters.reconcile()
+    adapters.bring(adapters.adapter("other").id)
+    took = time.monotonic() - begun
+    ended.set()
+    assert took < 10
+    assert [view.name for view in adapters.adapters() if view.resident or view.wanted] == ["other"]
 
 
 def test_another_base_in_the_same_data_folder_is_refused_not_mixed(adapters: Adapters, adapter: Path, db: Any, home: Path) -> None:

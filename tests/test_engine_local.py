@@ -208,6 +208,27 @@ def test_unloading_waits_for_the_rows_that_use_the_adapter(engine: Any, tiny_bas
     assert not leaving.is_alive()
 
 
+def test_an_adapter_wanted_again_before_its_rows_ended_stays(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base))
+    endless(engine)
+    job = [Request(f"b{n}", messages_for(QUESTIONS[0]), "one", DecodeSpec(max_new_tokens=200), True) for n in range(300)]
+    stream = engine.generate(job)
+    next(stream)
+    leaving = threading.Thread(target=engine.unload, args=("one",))
+    leaving.start()
+    while "one" in engine.adapters():
+        time.sleep(0.001)
+    engine.load("one", tmp_path / "one")
+    assert engine._gathering.uses("one"), "the job had ended before, so nothing was shown"
+    leaving.join(10)
+    assert not leaving.is_alive()
+    assert texts(run(engine, [ask("Hi", "one")]))
+    stream.close()
+    engine.unload("one")
+    assert engine.adapters() == {}
+    assert engine._residents.hashes() == {}
+
+
 def test_an_error_in_a_step_fails_its_rows_and_the_engine_lives_on(engine: Any) -> None:
     before = texts(run(engine, [ask("Hi")]))
     whole = people(engine)._forward
@@ -397,6 +418,24 @@ def test_a_missing_model_is_named_and_waiting_ends(tmp_path: Path) -> None:
     assert "TIEBREAK_BASE" in run(engine, [ask("Hi")])[0].error
     engine.unload("one")
     engine.close()
+
+
+def test_background_work_reads_or_steps_in_a_turn_and_not_both(engine: Any) -> None:
+    endless(engine)
+    gathering = engine._gathering
+    turns: list[list[str]] = []
+    usual = {name: getattr(gathering, name) for name in ("turn", "_read", "_step")}
+
+    def counted(name: str) -> Any:
+        return lambda batch: (turns[-1].append(name), usual[name](batch))
+
+    gathering.turn = lambda: (turns.append([]), usual["turn"]())
+    gathering._read, gathering._step = counted("_read"), counted("_step")
+    gathering.pace.tokens = lambda seconds: 16
+    job = [Request(f"b{n}", messages_for(QUESTIONS[0]), decode=DecodeSpec(max_new_tokens=9), background=True) for n in range(30)]
+    assert len(texts(list(engine.generate(job)))) == 30
+    assert {len(done) for done in turns} <= {0, 1}
+    assert {done[0] for done in turns if done} == {"_read", "_step"}
 
 
 def test_closing_fails_what_is_under_way(engine: Any) -> None:

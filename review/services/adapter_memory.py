@@ -23,6 +23,7 @@ from storage.tables import Adapter
 log = logging.getLogger(__name__)
 IN_USE = "in_use"
 IN_MEMORY = 1.2  # bytes in memory for each on disk: kept in the type of the file, and side by side with others for the mix
+LEAVES = 2.0  # seconds to wait for an adapter to leave; one in use may take minutes
 LEFT = "It left memory to make room for others. Load it again when you need it."
 
 
@@ -31,7 +32,7 @@ class AdapterMemory:
 
     def __init__(self, db: Database, folder: Path, engine: Engine | None, budget: int) -> None:
         self._db, self._folder, self._engine, self.budget = db, folder, engine, budget
-        self._loading = threading.Lock()  # one adapter at a time goes in or out
+        self._loading = threading.Lock()  # one adapter at a time comes in
         self._used: dict[int, float] = {}  # adapter id -> when it last answered, for the budget
 
     @property
@@ -130,12 +131,17 @@ class AdapterMemory:
                 session.add(row)
 
     def _unload(self, internal: str, row: Adapter | None) -> None:
-        with self._loading:
+        """It is asked for no more at once; it leaves when its last row has ended, which nobody else waits for."""
+        leaving = threading.Thread(target=self._let_go, args=(internal, row), name="adapter-leaves", daemon=True)
+        leaving.start()
+        leaving.join(LEAVES)
+
+    def _let_go(self, internal: str, row: Adapter | None) -> None:
+        with suppress(Unavailable):  # an engine that is being stopped
             self.engine.unload(internal)
-            with suppress(Unavailable):  # an engine that is being stopped
-                check = self.engine.check()
-                if not check.ok:
-                    proofs.record(self._db, check, row)
+            check = self.engine.check()
+            if not check.ok:
+                proofs.record(self._db, check, row)
 
     def _within_budget(self, wanted: list[Adapter]) -> list[Adapter]:
         """Those that fit in memory: the pinned ones, the one in use, then the last used; the others are no longer wanted."""
