@@ -1,5 +1,6 @@
 """An adapter's model card: README.md as Hugging Face reads it, from plain facts. Light. Must not know the database, torch or screens."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,9 @@ class CardFacts:
     approved_by: Mapping[str, int] = field(default_factory=dict)
     personal: Mapping[str, int] = field(default_factory=dict)
     too_long: int = 0
+    too_close: int | None = None
+    what: str = "examples"
+    curve: Sequence[tuple[int, float]] = ()
     scores: Sequence[CardScore] = ()
     worse: Sequence[str] = ()
     made_at: float = 0.0
@@ -116,13 +120,14 @@ def _use(facts: CardFacts, form: str) -> str:
 
 
 def _data(facts: CardFacts) -> str:
-    lines = [f"{facts.train} training and {facts.validation} validation examples, frozen as snapshot `{facts.snapshot_hash[:16]}`."]
-    lines += [f"- {title}: {_counts(of)}." for title, of in (
-        ("Subjects", facts.categories), ("Where the answers come from", facts.origins), ("Approved by", facts.approved_by),
-    ) if of]  # fmt: skip
+    lines = [f"{facts.train} training and {facts.validation} validation {facts.what}, frozen as snapshot `{facts.snapshot_hash[:16]}`."]
+    by = "Approved by" if facts.what == "examples" else "Judged by"
+    told = (("Subjects", facts.categories), ("Where the answers come from", facts.origins), (by, facts.approved_by))
+    lines += [f"- {title}: {_counts(of)}." for title, of in told if of]
     found = _counts(facts.personal) if facts.personal else "none found by the rules for e-mail addresses, numbers and keys"
     lines.append(f"- Personal data in the examples: {found}.")
-    lines.append("- Examples too close to a test prompt are left out of every snapshot.")
+    close = f" On the day this was written {facts.too_close} approved ones were." if facts.too_close is not None else ""
+    lines.append(f"- Leakage: what asks nearly the same as a test prompt is left out of every snapshot.{close}")
     if facts.too_long:
         lines.append(f"- Left out because they were too long: {facts.too_long}.")
     return "## Data\n\n" + "\n".join(lines[:1]) + "\n\n" + "\n".join(lines[1:])
@@ -143,6 +148,7 @@ def _training(facts: CardFacts) -> str:
         ("Epochs", facts.spec.get("epochs")),
         *_went(record),
         ("Seed", facts.spec.get("seed")),
+        ("Base revision", record.get("base_revision")),
         ("Base fingerprint", record.get("base_hash")),
         ("Template hash", record.get("template_hash")),
         ("Data hash", record.get("data_hash")),
@@ -150,7 +156,21 @@ def _training(facts: CardFacts) -> str:
         ("Versions", ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())),
     ]
     table = "\n".join(f"| {title} | {_plain(value)} |" for title, value in rows if value not in (None, "", "None"))
-    return f"## Training\n\n| | |\n|---|---|\n{table}"
+    return f"## Training\n\n| | |\n|---|---|\n{table}" + _curve(facts) + _spec(facts)
+
+
+def _curve(facts: CardFacts) -> str:
+    if not facts.curve:
+        return ""
+    lines = "\n".join(f"| {step} | {_round(loss)} |" for step, loss in facts.curve)
+    return f"\n\n| Step | Validation loss |\n|---|---|\n{lines}"
+
+
+def _spec(facts: CardFacts) -> str:
+    """The settings whole, as `tiebreak train` takes them."""
+    settings = {key: value for key, value in facts.spec.items() if key != "system_prompt"}
+    text = json.dumps(settings, indent=1, default=str).replace("`", "'").replace("<", "(").replace(">", ")")
+    return f"\n\n```json\n{text}\n```"
 
 
 def _went(record: Mapping[str, Any]) -> list[tuple[str, object]]:

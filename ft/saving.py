@@ -57,9 +57,15 @@ def write_record(folder: Path, given: RunFiles, base: LoadedBase, facts: Mapping
     """record.json: everything resolved, enough to tell this result from any other."""
     write_whole(folder / "record.json", {
         "run_id": given.run_id, "spec": given.spec.to_dict(), "spec_hash": given.spec.hash, "data_hash": given.data_hash,
-        "base": base_name(base), "base_hash": base.shape.base_hash, "template_hash": template_hash(base.tokenizer),
+        "base": base_name(base), "base_revision": revision(base.folder),
+        "base_hash": base.shape.base_hash, "template_hash": template_hash(base.tokenizer),
         "versions": versions(), **facts,
     })  # fmt: skip
+
+
+def revision(folder: Path) -> str:
+    """The commit of a base from the model hub, whose cache names the folder by it; "" for others, which the fingerprint tells apart."""
+    return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def versions() -> dict[str, str]:

@@ -278,8 +278,14 @@ def outcome(watch: Watch, trainer: Any) -> dict[str, Any]:
     return {
         "steps": trainer.state.global_step, "best_step": kept.best_step, "stopped_early": watch.early, "ended_on_request": watch.cut,
         "validation_loss_before": kept.before,
-        "validation_loss": kept.best, "train_tokens": trainer.tokens_seen, "seconds": round(watch.seconds, 1),
+        "validation_loss": kept.best, "validation_curve": kept.validated, **used(watch),
+        "train_tokens": trainer.tokens_seen, "seconds": round(watch.seconds, 1),
     }  # fmt: skip
+
+
+def used(watch: Watch) -> dict[str, float]:
+    """Energy, where the GPU reports it."""
+    return {"energy_kwh": round(watch.energy.joules / 3.6e6, 6)} if watch.energy.joules else {}
 
 
 def closing(watch: Watch, journal: Journal) -> str:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ft.energy import Energy
 from ft.errors import BadInput
 from ft.journal import Journal, write_whole
 from ft.memory import Memory
@@ -57,6 +58,7 @@ class Kept:
     warned: bool = False
     logged_step: int = 0
     seconds: float = 0.0
+    joules: float = 0.0
     losses: list[tuple[int, float]] = field(default_factory=list)
     validated: list[tuple[int, float]] = field(default_factory=list)
 
@@ -77,6 +79,7 @@ class Watch(TrainerCallback):
         self.every = 1
         self.left = self.early = self.cut = False
         self.kept = Kept()
+        self.energy = Energy()
         self._weights: dict[str, torch.Tensor] = {}
         self._told = self._step_began = self._step_seconds = self._check_seconds = self._last_tokens = 0.0
         self._saved_at = self._began = time.monotonic()
@@ -145,6 +148,8 @@ class Watch(TrainerCallback):
         room = memory.free() + memory.held() - peak_memory()  # what is left when this process needs most
         self.journal.status(step=state.global_step, steps=state.max_steps, seconds_left=left, peak_memory=peak_memory(), room=room)
         self._told = time.monotonic()
+        if memory.on_gpu:
+            self.energy.look()
         return left
 
     def _refuse_nan(self, loss: float, step: int) -> None:
@@ -234,7 +239,7 @@ class Watch(TrainerCallback):
 
     def write_state(self, folder: Path) -> None:
         kept = {name: getattr(self.kept, name) for name in Kept.__slots__}
-        write_whole(folder / STATE, {**kept, "seconds": self.seconds}, durable=False)
+        write_whole(folder / STATE, {**kept, "seconds": self.seconds, "joules": self.energy.joules}, durable=False)
         if self._weights:
             save_file(self._weights, folder / BEST)
 
@@ -243,6 +248,7 @@ class Watch(TrainerCallback):
         infinite = {name: math.inf if raw[name] is None else raw[name] for name in ("before", "best", "best_value")}
         points = {name: [(at, value) for at, value in raw[name]] for name in ("losses", "validated")}
         self.kept = Kept(**{**raw, **infinite, **points})
+        self.energy = Energy(self.kept.joules)
         if (folder / BEST).exists():
             self._weights = load_file(folder / BEST)
 

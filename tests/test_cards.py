@@ -11,7 +11,7 @@ from review.services.boards import Boards
 from review.services.cards import Cards
 from review.services.keeping import Keeping
 from storage.database import Database
-from storage.tables import Adapter, Arm, Example, Prompt, PromptSet, Run, Snapshot, SnapshotExample, User
+from storage.tables import Adapter, Arm, Example, Preference, Prompt, PromptSet, Run, Snapshot, SnapshotExample, User
 
 SPEC = {"name": "gates", "objective": "dpo", "quantisation": "4bit", "learning_rate": 2e-4, "seed": 7, "lora": {"rank": 16, "alpha": 32}}
 RECORD = {"base": "maker/model-8B", "base_hash": "abc", "targets": ["q_proj"], "steps": 12, "best_step": 10, "validation_loss": 1.25,
@@ -64,7 +64,8 @@ def test_names_cannot_bring_markup_or_yaml_along() -> None:
     assert read.data.to_dict().get("license") is None
 
 
-def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Database, home: Path) -> None:
+def made(db: Database, home: Path, objective: str = "sft") -> Path:
+    """A finished run with its adapter; its directory."""
     folder = home / "runs" / "r1"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(RECORD))
@@ -80,14 +81,22 @@ def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Data
                             state="approved", decided_by=1))  # fmt: skip
         session.flush()
         session.add(SnapshotExample(snapshot_id=1, example_id=1))
+        judged = [Preference(snapshot_id=1, seq=at, kind="single", prompt_id=1, chosen=f"mail a{at}@example.com") for at in range(3)]
+        session.add_all(judged)
         session.flush()
-        session.add(Run(id="r1", snapshot_id=1, spec=SPEC, folder=str(folder), status="finished", ended_at=1.7e9))
+        session.add(Run(id="r1", snapshot_id=1, spec={**SPEC, "objective": objective}, folder=str(folder), status="finished",
+                        ended_at=1.7e9))  # fmt: skip
         session.flush()
         adapter = Adapter(name="gates-v1", folder="abc", content_hash="abc", rank=16, alpha=32, bytes=1, run_id="r1")
         session.add_all([adapter, Adapter(name="foreign", folder="x", content_hash="x", rank=8, alpha=8, bytes=1)])
         session.flush()
         session.add_all([Arm(name="base", kind="base", settings_hash="b"),
                          Arm(name="gates-v1", kind="adapter", adapter_id=adapter.id, settings_hash="g")])  # fmt: skip
+    return folder
+
+
+def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Database, home: Path) -> None:
+    folder, weights = made(db, home), home / "adapters" / "abc"
     cards = Cards(db, home, Boards(db), Keeping(db))
     told = cards.write("gates-v1").read_text()
     for words in ("Subjects: refunds 1", "Approved by: Enzo 1", "correction 1", "email 1", "too long: 2", "14 November 2023"):
@@ -102,6 +111,30 @@ def test_a_card_is_gathered_from_the_run_and_written_beside_the_weights(db: Data
     assert "kept: None" not in told
     (folder / "record.json").write_text("[1]")
     assert "a base that is not known any more" in cards.text("gates-v1")
+
+
+def test_a_card_tells_revision_curve_leakage_energy_and_the_whole_spec(db: Database, home: Path) -> None:
+    more = {
+        "base_revision": "0a1b2c",
+        "validation_curve": [[0, 2.5], [10, 1.25]],
+        "energy_kwh": 0.25,
+        "rows": {"train": 9, "validation": 3},
+    }
+    (made(db, home) / "record.json").write_text(json.dumps(RECORD | more))
+    told = Cards(db, home, Boards(db), Keeping(db)).text("gates-v1")
+    for words in (
+        "| Base revision | 0a1b2c |", "| 10 | 1.25 |", "| Energy | 0.25 kWh |", "9 training and 3 validation examples",
+        "On the day this was written 0 approved ones were", '"learning_rate": 0.0002',
+    ):  # fmt: skip
+        assert words in told, words
+
+
+def test_the_card_of_a_run_on_votes_counts_the_votes(db: Database, home: Path) -> None:
+    made(db, home, "kto")
+    told = Cards(db, home, Boards(db), Keeping(db)).text("gates-v1")
+    for words in ("3 training and 0 validation judged answers", "Where the answers come from: votes 3", "email 3"):
+        assert words in told, words
+    assert "Approved by" not in told
 
 
 @pytest.mark.parametrize(("form", "library", "words"), [

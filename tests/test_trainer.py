@@ -276,11 +276,11 @@ def test_a_run_that_is_asked_to_finish_ends_at_once_with_the_best_so_far(home: P
     said = fit(runs.read(folder), Journal(folder), Wish(lambda: bool(of(runs.events(folder), "train")), "finish"))
     events = runs.events(folder)
     assert said
-    assert "kept step 1. It was ended on request before its last step" in said
-    assert [event.step for event in of(events, "validation")] == [0, 1]
+    assert "kept step 2. It was ended on request before its last step" in said
+    assert [event.step for event in of(events, "validation")] == [0, 2]
     assert vet(folder / "adapter", describe_base(Path(tiny.model))).ok
     record = json.loads((folder / "record.json").read_text())
-    assert (record["steps"], record["ended_on_request"]) == (1, True)
+    assert (record["steps"], record["ended_on_request"]) == (2, True)
 
 
 def test_stopping_between_steps_leaves_nothing(home: Path, tiny: BaseChoice) -> None:

@@ -7,9 +7,12 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sqlmodel import Session
 
 from ft.cards import CardFacts, CardScore, card
 from ft.errors import NotFound, Unavailable
@@ -19,13 +22,47 @@ from ft.template import DEFAULT_SYSTEM
 from review.services.boards import Boards
 from review.services.faults import reading
 from review.services.keeping import Keeping
+from review.services.learning import too_close
 from storage.database import Database
 from storage.queries import cards as rows
-from storage.queries import promotions
+from storage.queries import preferences, promotions
 from storage.queries import training as runs
+from storage.tables import Run
 
 log = logging.getLogger(__name__)
 NAME = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One thing learned from."""
+
+    split: str
+    category: str
+    origin: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What a run learned from, and whose word it rests on."""
+
+    what: str
+    rows: Sequence[_Row]
+    by: Mapping[str, int]
+
+
+def _learned(session: Session, run: Run) -> _Learned:
+    objective = str(run.spec.get("objective", "sft"))
+    if objective == "sft":
+        examples = rows.examples_of(session, run.snapshot_id)
+        people = rows.names(session, {e.decided_by for e, _ in examples if e.decided_by is not None})
+        found = [_Row(e.split, category, e.origin, f"{e.instruction}\n{e.input}\n{e.output}") for e, category in examples]
+        return _Learned("examples", found, Counter(people.get(e.decided_by or 0, "the importer") for e, _ in examples))
+    kind = "pair" if objective == "dpo" else "single"
+    judged = preferences.of(session, run.snapshot_id, kind)
+    found = [_Row(one.split, p.category, "votes", f"{p.instruction}\n{p.input}\n{one.chosen}\n{one.rejected}") for one, p in judged]
+    return _Learned("judged pairs" if kind == "pair" else "judged answers", found, rows.judges(session, run.snapshot_id, kind))
 
 
 class Cards:
@@ -43,11 +80,11 @@ class Cards:
             run = runs.get(session, row.run_id) if row and row.run_id else None
             if row is None or run is None:
                 raise NotFound(f"{adapter} was not trained here, so there is no card to write. Its passport tells what is known.")
-            examples = rows.examples_of(session, run.snapshot_id)
-            people = rows.names(session, {e.decided_by for e, _ in examples if e.decided_by is not None})
+            data = _learned(session, run)
             snapshot = runs.snapshot(session, run.snapshot_id)
             sets = promotions.scored_sets(session, adapter)
         record = _record(Path(run.folder))
+        counted = record.get("rows") or {}
         return CardFacts(
             name=adapter,
             base=str(record.get("base") or row.about.get("base") or "a base that is not known any more"),
@@ -55,13 +92,16 @@ class Cards:
             spec={**run.spec, "system_prompt": run.spec.get("system_prompt") or DEFAULT_SYSTEM},
             record=record,
             snapshot_hash=snapshot.content_hash if snapshot else "",
-            train=sum(e.split == "train" for e, _ in examples),
-            validation=sum(e.split == "validation" for e, _ in examples),
-            categories=Counter(category for _, category in examples if category),
-            origins=Counter(e.origin for e, _ in examples),
-            approved_by=Counter(people.get(e.decided_by or 0, "the importer") for e, _ in examples),
-            personal=Counter(kind for e, _ in examples for kind in {f.kind for f in find(f"{e.instruction}\n{e.input}\n{e.output}")}),
-            too_long=int((record.get("rows") or {}).get("left_out", 0)),
+            train=int(counted.get("train", sum(one.split == "train" for one in data.rows))),
+            validation=int(counted.get("validation", sum(one.split == "validation" for one in data.rows))),
+            categories=Counter(one.category for one in data.rows if one.category),
+            origins=Counter(one.origin for one in data.rows),
+            approved_by=data.by,
+            personal=Counter(kind for one in data.rows for kind in {each.kind for each in find(one.text)}),
+            too_long=int(counted.get("left_out", 0)),
+            too_close=len(too_close(self._db)) if data.what == "examples" else None,
+            what=data.what,
+            curve=tuple((int(step), float(loss)) for step, loss in record.get("validation_curve") or ()),
             scores=tuple(self._scores(sets, adapter)),
             worse=tuple(self._worse(adapter)),
             made_at=run.ended_at or row.created_at,

@@ -5,10 +5,10 @@ Must not know what a card looks like.
 
 from collections.abc import Collection
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from storage.tables import Adapter, Example, Prompt, SnapshotExample, User
+from storage.tables import Adapter, Example, Preference, Prompt, SnapshotExample, User, Vote
 
 
 def adapter_row(session: Session, name: str) -> Adapter | None:
@@ -24,6 +24,18 @@ def examples_of(session: Session, snapshot_id: int) -> list[tuple[Example, str]]
         .where(col(SnapshotExample.snapshot_id) == snapshot_id)
     )
     return [(example, category or "") for example, category in session.execute(query)]
+
+
+def judges(session: Session, snapshot_id: int, kind: str) -> dict[str, int]:
+    """Whose votes a snapshot's judged pairs (or single answers) come from, and how many of them."""
+    query = (
+        select(col(User.name), func.count())
+        .join(Vote, col(Vote.reviewer_id) == col(User.id))
+        .join(Preference, col(Preference.vote_id) == col(Vote.id))
+        .where(col(Preference.snapshot_id) == snapshot_id, col(Preference.kind) == kind)
+        .group_by(col(User.name))
+    )
+    return {name: count for name, count in session.execute(query)}
 
 
 def names(session: Session, ids: Collection[int]) -> dict[int, str]:
