@@ -148,22 +148,20 @@ class TrainSpec(_Spec):
             raw["lora"] = LoraSpec.from_dict(lora)
         return super(TrainSpec, cls).from_dict(raw)
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether each setting is of its kind, so that one can reckon with it."""
-        return isinstance(self.lora, LoraSpec) and not self.misfits() and not self.lora.misfits()
+    def sound(self) -> Self:
+        """The same with the usual value wherever one is of the wrong kind, so that one can reckon with it."""
+        usual = type(self)()
+        lora = self.lora if isinstance(self.lora, LoraSpec) else usual.lora
+        lora = lora.with_(**{name: getattr(usual.lora, name) for name in lora.misfits()})
+        return self.with_(lora=lora, **{name: getattr(usual, name) for name in self.misfits()})
 
     def problems(self) -> list[str]:
         """Every problem at once, each a sentence naming the setting, its value and what would do."""
-        if not isinstance(self.lora, LoraSpec):
-            said = f'lora is {self.lora!r}: write its settings, such as {{"rank": 16, "alpha": 32}}.'
-            return [said, *self.with_(lora=LoraSpec()).problems()]
-        wrong, wrong_lora = self.misfits(), self.lora.misfits()
-        if wrong or wrong_lora:  # what is of the right kind is judged all the same
-            usual = TrainSpec()
-            lora = self.lora.with_(**{name: getattr(usual.lora, name) for name in wrong_lora})
-            return [*wrong.values(), *wrong_lora.values(), *self.with_(lora=lora, **{n: getattr(usual, n) for n in wrong}).problems()]
-        return self._out_of_range()
+        if isinstance(self.lora, LoraSpec):
+            wrong = [*self.misfits().values(), *self.lora.misfits().values()]
+        else:
+            wrong = [f'lora is {self.lora!r}: write its settings, such as {{"rank": 16, "alpha": 32}}.', *self.misfits().values()]
+        return wrong + self.sound()._out_of_range()
 
     def _out_of_range(self) -> list[str]:
         lora = self.lora

@@ -231,8 +231,9 @@ def test_every_problem_is_told_before_the_start(house: House) -> None:
     ],
 )
 def test_a_setting_of_the_wrong_kind_is_named_beside_all_else(house: House, changes: dict[str, Any], words: str) -> None:
-    spec = TrainSpec.from_dict({"name": "helper", "learning_rate": 9.0} | changes)
+    spec = TrainSpec.from_dict({"name": "base", "learning_rate": 9.0} | changes)
     problems = house.training.check(house.library.snapshot().id, spec).problems
+    assert any(problem.startswith("name is ") for problem in problems), problems
     assert any(problem.startswith(words) for problem in problems), problems
     assert any(problem.startswith("learning_rate is 9.0") for problem in problems), problems
 

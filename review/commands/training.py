@@ -84,7 +84,11 @@ def read_spec(file: Path | None) -> TrainSpec:
         return TrainSpec()
     try:
         return TrainSpec.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise BadInput(
+            f"{file} cannot be read ({error.strerror}). Name a file with a spec; `tiebreak train --show-spec` prints one."
+        ) from error
+    except (ValueError, TypeError) as error:
         raise BadInput(f"{file} is not a TrainSpec in JSON ({error}). `tiebreak train --show-spec` prints one to start from.") from error
 
 

@@ -68,25 +68,24 @@ class Training:
 
     def check(self, snapshot_id: int, spec: TrainSpec) -> Checked:
         """Everything about a start at once. Raises NotFound for the snapshot."""
-        train, validation = self.rows(snapshot_id, spec.objective)
-        notes, what = self._name_notes(spec), "examples" if spec.objective == "sft" else "judged answers"
+        sound = spec.sound()
+        train, validation = self.rows(snapshot_id, sound.objective)
+        notes, what = self._name_notes(sound), "examples" if sound.objective == "sft" else "judged answers"
         if not validation:
             train, validation = runs.hold_out(train)
             all_rows = len(train) + len(validation)
             notes.append(f"{len(validation)} of {all_rows} {what} are held out for validation, since none are marked for it.")
         if 0 < len(train) < 20:
             notes.append(f"{len(train)} {what} teach a tone at best: 100 or more are usual.")
-        problems = spec.problems()
-        if spec.is_sound:
-            problems += [*name_problems(spec.name), *prechecks.problems(spec, self._base, self._folder)]
-        problems += runs.data_problems(train, validation, spec.objective)
+        problems = spec.problems() + name_problems(sound.name) + prechecks.problems(sound, self._base, self._folder)
+        problems += runs.data_problems(train, validation, sound.objective)
         try:
-            self._started(spec)
+            self._started(sound)
         except UserError as error:
             problems.append(str(error))
         if spec.start_from and not problems:
             notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
-        return Checked(tuple(problems), tuple(advice.warnings(spec, len(train)) if spec.is_sound else ()), tuple(notes))
+        return Checked(tuple(problems), tuple(advice.warnings(sound, len(train))), tuple(notes))
 
     def start(self, snapshot_id: int, spec: TrainSpec, by: int | None, sweep: int | None = None) -> str:
         """Queue a run, of a `sweep` or alone; its id. `sync` starts it when its turn comes. Raises BadInput with every problem at once."""
@@ -110,7 +109,7 @@ class Training:
 
     def _started(self, spec: TrainSpec) -> tuple[TrainSpec, Path | None]:
         """Raises NotFound or Conflict where the adapter to go on from cannot be used."""
-        if not spec.start_from or not spec.is_sound:
+        if not spec.start_from:
             return spec, None
         with reading(self._db) as session:
             found = queries.adapter_named(session, spec.start_from)
@@ -256,8 +255,6 @@ class Training:
         return self._library.snapshot_rows(snapshot_id)
 
     def _name_notes(self, spec: TrainSpec) -> list[str]:
-        if not spec.is_sound:
-            return []
         with reading(self._db) as session:
             name = free_name(spec.name, names_taken(session))
         return [] if name == spec.name.strip() else [f"The name {spec.name} is taken: the adapter will be called {name}."]
