@@ -13,6 +13,7 @@ from ft.errors import BadInput, Conflict, NotFound, Unavailable
 from ft.journal import TERMINAL
 from ft.scripted import ScriptedEngine
 from ft.specs import LoraSpec, TrainSpec
+from review.screens.lab import compare
 from review.services.house import House, build
 from review.services.sweeps import differences
 from review.settings import Settings
@@ -69,6 +70,20 @@ def test_the_budget_is_told_before_anything_starts(house: House) -> None:
     assert {(s.lora.rank, s.lora.alpha) for s in plan.specs} == {(4, 8), (8, 16)}
     assert len({s.name for s in plan.specs}) == 8
     assert house.training.runs() == []
+
+
+def test_the_budget_counts_the_time_that_a_check_of_such_a_run_has_measured(house: House) -> None:
+    spec = QUICK.with_(max_steps=0, epochs=2.0)
+    assert house.estimates.seconds(spec) is None
+    (house.settings.home / "checks").mkdir()
+    folder, _ = house.training.lay_out(house.settings.home / "checks", "20260101-000000-aa", house.library.snapshot().id, spec)
+    told = {"state": "done", "estimate": {"seconds": 600.0}, "tokens": {"train": {"rows": 12}}}
+    (folder / "check.json").write_text(json.dumps(told))
+    assert house.estimates.seconds(spec.with_(epochs=4.0)) == 1200
+    assert house.estimates.seconds(spec.with_(objective="dpo")) is None
+    shown = compare.budget_html(house.sweeps.plan(spec, {"rank": [4, 8]}, house.estimates.seconds(spec)))
+    assert "2 runs, one after the other, 4 epochs over the examples in all, about 20 minutes." in shown
+    assert "runs, one after the other" in compare.usual_budget(house, ("8, 16", "2e-4", "1"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from review.services.after_training import AfterTraining, free_name
 from review.services.house import House, build
 from review.services.training import RunView, Training
 from review.settings import Settings
-from storage.tables import Adapter, RunEvent
+from storage.tables import Adapter, Prompt, PromptSet, RunEvent
 from tests.trainable import tiny_base
 
 QUICK = TrainSpec(name="helper", lora=LoraSpec(rank=2, alpha=4), max_steps=3, accumulation=1, samples=0)
@@ -251,6 +251,19 @@ def test_a_base_that_is_not_there_is_told_before_the_start(house: House, home: P
     with pytest.raises(BadInput, match="base model /nowhere/llama is not there"):
         training.start(snapshot, QUICK, by=None)
     assert training.runs() == []
+
+
+def test_a_snapshot_emptied_by_exclusions_is_one_clear_sentence_and_nothing_is_lost(house: House) -> None:
+    before = len(house.library.examples(state="approved", limit=100))
+    with house.db.write() as session:  # as if the questions had been asked before they were known to be alike
+        session.add(PromptSet(id=99, name="held out"))
+        session.flush()
+        tests = enumerate(ROWS)
+        session.add_all(Prompt(set_id=99, split="test", instruction=row["instruction"], content_hash=f"t{n}") for n, row in tests)
+    with pytest.raises(BadInput, match=r"Every approved example is too close to a test prompt\. Approve others"):
+        house.library.snapshot()
+    assert len(house.training.too_close(QUICK)) == before == len(house.library.examples(state="approved", limit=100))
+    assert house.training.runs() == []
 
 
 def test_a_disk_without_room_is_told_before_the_start(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

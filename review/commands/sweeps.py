@@ -33,7 +33,8 @@ def grid(ranks: str, rates: str, epochs: str) -> dict[str, list[float]]:
 def plan(file: SpecFile = None, ranks: Ranks = "", learning_rates: Rates = "", epochs: Epochs = "", as_json: AsJson = False) -> None:
     """What a sweep would take; starts nothing."""
     with house() as open_house:
-        told = open_house.sweeps.plan(read_spec(file), grid(ranks, learning_rates, epochs))
+        spec = read_spec(file)
+        told = open_house.sweeps.plan(spec, grid(ranks, learning_rates, epochs), open_house.estimates.seconds(spec))
     emit_json(told) if as_json else say(told.words)
 
 
@@ -42,9 +43,11 @@ def start(file: SpecFile = None, ranks: Ranks = "", learning_rates: Rates = "", 
     """Queue every combination; a running app trains them one after the other."""
     with house() as open_house:
         spec, asked = read_spec(file), grid(ranks, learning_rates, epochs)
-        told = open_house.sweeps.plan(spec, asked)
-        sweep_id = open_house.sweeps.start(open_house.library.snapshot(by=None).id, spec, asked, by=None)
-    emit_json({"sweep": sweep_id, "budget": told.words}) if as_json else say(f"Sweep {sweep_id} is queued: {told.words}")
+        seconds = open_house.estimates.seconds(spec)
+        told = open_house.sweeps.plan(spec, asked, seconds)
+        typer.echo(f"It takes {told.words}", err=as_json)
+        sweep_id = open_house.sweeps.start(open_house.library.snapshot(by=None).id, spec, asked, by=None, seconds=seconds)
+    emit_json({"sweep": sweep_id, "budget": told.words}) if as_json else say(f"Sweep {sweep_id} is queued.")
 
 
 @app.command("list")

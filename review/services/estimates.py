@@ -17,12 +17,13 @@ from typing import Any
 
 import ft
 from ft import locks, runs
-from ft.errors import BadInput, Busy, NotFound
+from ft.errors import BadInput, Busy, NotFound, UserError
 from ft.memory import SPARE
 from ft.specs import TrainSpec
 from review.services.training import Training
 
 KEPT = 5
+ALIKE = ("objective", "quantisation", "batch_size", "packing")
 OVER = ("done", "failed", "too large")
 NO_WORD = "The check ended without a word. Check again."
 TOO_LARGE = "It does not fit: the check was ended by the system, most likely for want of memory."
@@ -108,6 +109,21 @@ class Estimates:
         while not (found := self.check(check_id)).over and time.monotonic() < deadline:
             time.sleep(0.2)
         return found
+
+    def seconds(self, spec: TrainSpec) -> float | None:
+        """What one run of `spec` would take, by the newest check of a like one: the same objective, base precision and batch. None where
+        there is none."""
+        for path in sorted(self._folder.glob("*/check.json"), reverse=True):
+            try:
+                found = json.loads(path.read_bytes())
+                measured, like = found["estimate"], runs.read(path.parent).spec
+                rows = found["tokens"]["train"]["rows"]
+            except (OSError, ValueError, KeyError, TypeError, UserError):
+                continue
+            if all(getattr(like, name) == getattr(spec, name) for name in ALIKE):
+                passes = [one.max_steps * one.batch_size * one.accumulation / max(rows, 1) or one.epochs for one in (spec, like)]
+                return float(measured["seconds"] * passes[0] / max(passes[1], 1e-9))
+        return None
 
     def _tidy(self) -> None:
         for old in sorted(path for path in self._folder.iterdir() if path.is_dir())[: -(KEPT - 1)]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
     from review.services.run_views import RunView
-    from review.services.sweeps import SweepView
+    from review.services.sweeps import Plan, SweepView
 
 MOST = 4  # runs side by side
 TONES = {"finished": "good", "failed": "bad", "lost": "bad", "cancelled": "plain"}
@@ -138,6 +138,21 @@ def scores_of(house: "House", views: "Sequence[RunView]") -> dict[str, list[str]
     return found
 
 
+def grid_of(values: Sequence[str]) -> dict[str, list[float]]:
+    named = zip(("rank", "learning_rate", "epochs"), ("Ranks", "Learning rates", "Epochs"), values, strict=True)
+    return {key: numbers(text or "", title) for key, title, text in named}
+
+
+def budget_html(plan: "Plan") -> str:
+    """What a sweep would take, before it starts."""
+    unknown = "" if "about" in plan.words else " How long that takes is told here once “Check first” under Retrain has measured such a run."
+    return f"<p>{escape(plan.words + unknown)}</p>"
+
+
+def usual_budget(house: "House", values: Sequence[str]) -> str:
+    return budget_html(house.sweeps.plan(house.training.defaults(), grid_of(values)))
+
+
 def _sweeping(house: "House") -> Room:
     heading("Sweep", "Try a few settings in turn on the same examples. Nothing but the run you choose goes on to the test set.")
     with gr.Row():
@@ -145,7 +160,7 @@ def _sweeping(house: "House") -> Room:
         ranks = gr.Textbox("8, 16", label="Ranks", elem_id="sweep-ranks")
         rates = gr.Textbox("1e-4, 2e-4", label="Learning rates", elem_id="sweep-rates")
         epochs = gr.Textbox("1, 3", label="Epochs", elem_id="sweep-epochs")
-    budget = block(elem_id="sweep-budget", min_height=24)
+    budget = block(usual_budget(house, (ranks.value, rates.value, epochs.value)), elem_id="sweep-budget", min_height=24)
     with actions():
         plan = gr.Button("What would it take?", elem_id="sweep-plan")
         start = gr.Button("Start the sweep", variant="primary", elem_id="sweep-start")
@@ -158,8 +173,7 @@ def _sweeping(house: "House") -> Room:
     asked, places = [name, ranks, rates, epochs], [listing, sweep, run, going]
 
     def grid(values: tuple[str, ...]) -> dict[str, list[float]]:
-        named = zip(("rank", "learning_rate", "epochs"), ("Ranks", "Learning rates", "Epochs"), values[1:], strict=True)
-        return {key: numbers(text or "", title) for key, title, text in named}
+        return grid_of(values[1:])
 
     def state(picked: str | None = None) -> list[Any]:
         found = house.sweeps.sweeps()
@@ -175,14 +189,14 @@ def _sweeping(house: "House") -> Room:
 
     @acts(house, "engineer", "admin")
     def plan_sweep(person: "UserView", *values: str) -> str:
-        told = house.sweeps.plan(house.training.defaults().with_(name=values[0] or "sweep"), grid(values))
-        return f"<p>{escape(told.words)}</p>"
+        spec = house.training.defaults().with_(name=values[0] or "sweep")
+        return budget_html(house.sweeps.plan(spec, grid(values), house.estimates.seconds(spec)))
 
     @acts(house, "engineer", "admin")
     def start_sweep(person: "UserView", *values: str) -> list[Any]:
         snapshot = house.library.snapshot(person.id)
         spec = house.training.defaults().with_(name=values[0] or "sweep")
-        sweep_id = house.sweeps.start(snapshot.id, spec, grid(values), person.id)
+        sweep_id = house.sweeps.start(snapshot.id, spec, grid(values), person.id, house.estimates.seconds(spec))
         note(f"{count(len(house.sweeps.sweep(sweep_id).runs), 'run')} are queued.")
         return state(str(sweep_id))
 
@@ -210,6 +224,8 @@ def _sweeping(house: "House") -> Room:
         return state(picked)
 
     plan.click(plan_sweep, asked, [budget], **QUICK)
+    for box in asked[1:]:
+        box.blur(plan_sweep, asked, [budget], **QUICK)
     start.click(start_sweep, asked, places, **SLOW)
     sweep.input(look_at, [sweep], places, **QUICK)
     choose.click(go_on_with, [sweep, run], places, **SLOW)
