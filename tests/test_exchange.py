@@ -350,6 +350,26 @@ def test_odd_but_plain_files_come_in_as_the_same_study(db: Database, tmp_path: P
     assert report.ignored == (("prompt.source", "vote.mood") if case == "fields of their own" else ())
 
 
+def test_names_of_any_script_come_in_with_their_joiners_and_spaces(db: Database, tmp_path: Path) -> None:
+    old, new, rita = "👩‍💻 coder", "مدل‌یک", "Zoë\u00a0K"
+    lines = json.loads(json.dumps(PAIR).replace('"old"', json.dumps(old)).replace('"new"', json.dumps(new)).replace("Rita", rita))
+    report = Exchange(db).import_file(write(tmp_path / "s.jsonl", lines), "Größe – 3\u202f%")
+    assert report.renamed == {}
+    assert {arm.arm for arm in Studies(db).result("Größe – 3\u202f%").arms} == {old, new}
+    assert Studies(db).progress("Größe – 3\u202f%").reviewers[0].name == rita
+    for odd in ("a\nb", "a\u202eb", "a\u200bb", "\u00a0"):
+        with pytest.raises(BadInput, match="printable characters"):
+            Exchange(db).import_file(write(tmp_path / "t.jsonl", json.loads(json.dumps(PAIR).replace('"old"', json.dumps(odd)))), "x")
+
+
+@pytest.mark.parametrize(
+    ("at", "seconds"), [("2024-05-01T12:00:00Z", 1714564800.0), ("2024-05-01 14:00:00.5+02:00", 1714564800.5), ("2024-05-01", 1714521600.0)]
+)
+def test_a_time_may_be_written_as_people_write_it(db: Database, tmp_path: Path, at: str, seconds: float) -> None:
+    Exchange(db).import_file(write(tmp_path / "s.jsonl", [*PAIR[:-1], PAIR[-1] | {"at": at}]))
+    assert [row["created_at"] for row in Comparisons(db).export_votes("spring")] == [seconds]
+
+
 @pytest.mark.parametrize("encoded", ["mark", "utf-16", "windows", "list"])
 def test_odd_but_plain_encodings_come_in_as_the_same_study(db: Database, tmp_path: Path, encoded: str) -> None:
     plain = "\n".join(json.dumps(line, ensure_ascii=False) for line in PAIR)
@@ -428,6 +448,7 @@ def without(at: int) -> Callable[[], list[dict[str, Any]]]:
         (added(PAIR[6] | {"reviewer": "rita"}), r"the reviewer rita is there in another spelling"),
         (changed(5, text="a\0b"), r"Line 6: text contains a character that cannot be stored"),
         (changed(5, text="x" * 1_000_001), r"Line 6: text is longer than 1000000 characters"),
+        (changed(6, at="yesterday"), r"Line 7: at must be a number of UTC seconds"),
         (changed(6, at=1e300), r"Line 7: at is 1e\+300: times are UTC seconds"),
         (changed(0, closed_at=-5), r"Line 1: closed_at is -5: times are UTC seconds"),
         (changed(1, decode=json.loads('{"a":' * 900 + "1" + "}" * 900)), r"Line 2: its values are nested too deeply"),

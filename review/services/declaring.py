@@ -3,6 +3,7 @@
 Must not know screens, models or votes.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from storage.tables import SPLITS, PromptSet
 
 REVEALS = ("after_close", "after_vote")
 MAX_NAME, MAX_WORDS = 100, 50
+JOINERS = "\u200c\u200d"  # between letters of Persian and Hindi words, and within many emoji
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,24 @@ def check(session: Session, wanted: Declared) -> Checked:
     return Checked(prompt_set, arms, reviewers, complete_rule(wanted.rule, most, len(reviewers)), against)
 
 
+def is_printable(text: str) -> bool:
+    """Letters and signs of any script, and every kind of space; no line ends, no marks that turn the order of what is read."""
+    return all(c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" for c in text)
+
+
 def word_problems(
     name: str, arms: Sequence[str], split: str, votes_per_pair: int, reveal: str, scale: str, *lists: Sequence[str]
 ) -> list[str]:
     """What is wrong with a declaration's own words, each a sentence."""
     checks = [
-        (0 < len(name) <= MAX_NAME and name.isprintable(), f"The name must have 1 to {MAX_NAME} printable characters."),
+        (0 < len(name) <= MAX_NAME and is_printable(name), f"The name must have 1 to {MAX_NAME} printable characters."),
         (len(set(arms)) >= 2, "Name at least two different arms."),
         (split in SPLITS, f"The split is {split!r}: choose {', '.join(SPLITS)}."),
         (isinstance(votes_per_pair, int) and 1 <= votes_per_pair <= 100, f"votes_per_pair is {votes_per_pair}: choose 1 to 100."),
         (reveal in REVEALS, f"reveal is {reveal!r}: choose {' or '.join(REVEALS)}."),
         (scale in SCALES, f"scale is {scale!r}: choose {' or '.join(SCALES)}."),
         (
-            all(isinstance(w, str) and w.strip() and w.isprintable() for words in lists for w in words),
+            all(isinstance(w, str) and w.strip() and is_printable(w) for words in lists for w in words),
             "Criteria, reasons and tags must be words, none of them empty.",
         ),
         (

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from ft import curate
 from ft.errors import BadInput, Conflict
 from ft.specs import digest
-from review.services.declaring import MAX_NAME
+from review.services.declaring import MAX_NAME, is_printable
 from review.services.study_files import StudyFile
 from review.services.study_lines import ArmLine
 from review.services.study_reading import AGAINST, ASIDE, TUNED
@@ -58,7 +58,7 @@ class Storing:
 
     def all(self) -> Stored:
         """Store everything. Raises Conflict where the study is there already, BadInput for a name that cannot be used."""
-        if not 0 < len(self._name) <= MAX_NAME or not self._name.isprintable():
+        if not 0 < len(self._name) <= MAX_NAME or not is_printable(self._name):
             raise BadInput(f"A study needs a name of 1 to {MAX_NAME} printable characters. Give it one with --name.")
         if declared.named(self._session, self._name):
             raise Conflict(f"A study named “{self._name}” exists already. Import it under another name with --name.")

@@ -12,7 +12,7 @@ from ft.errors import UserError
 from review.protocol.ballots import CHOICES, GUESSES, bare_reason
 from review.protocol.criteria import SCALES
 from review.protocol.verdict import Rule
-from review.services.declaring import complete_rule
+from review.services.declaring import complete_rule, is_printable
 from review.services.study_lines import (
     DECIDED,
     DOUBTED,
@@ -58,7 +58,7 @@ def check_arms(header: Header, arms: list[ArmLine]) -> None:
     seen: dict[str, int] = {}
     for arm in arms:
         name = arm.name.casefold()
-        if not arm.name.strip() or len(arm.name) > MAX_NAME or not arm.name.isprintable():
+        if not arm.name.strip() or len(arm.name) > MAX_NAME or not is_printable(arm.name):
             raise wrong(arm.line, f"an arm needs a name of 1 to {MAX_NAME} printable characters.")
         if name in seen:
             raise wrong(arm.line, f"the arm {arm.name} is on line {seen[name]} already.")
@@ -274,7 +274,7 @@ def check_reviewers(header: Header, reviewers: Iterable[str], votes: Iterable[Ca
     seen: set[str] = set()
     for name in reviewers:
         line = lines.get(name, header.line)
-        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        if not name.strip() or len(name) > MAX_NAME or not is_printable(name):
             raise wrong(line, f"a reviewer needs a name of 1 to {MAX_NAME} printable characters.")
         if name.casefold() in seen:
             raise wrong(line, f"the reviewer {name} is there in another spelling; use one.")

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
@@ -182,7 +183,7 @@ WORDS = {
     int: "a whole number",
     bool: "true or false",
     float: "a number",
-    float | None: "a number",
+    float | None: "a number of UTC seconds since 1970, or a time such as 2026-03-01T12:00:00Z",
     tuple[str, ...]: "a list of texts",
     dict[str, Any]: "an object",
     TURNS: "a list of turns, each with its role (user, assistant or system) and its content",
@@ -246,6 +247,8 @@ def _value(number: int, name: str, hint: Any, value: Any) -> Any:
         value = tuple(value)
     elif hint is str:
         value = _text(value)
+    elif hint == float | None and isinstance(value, str):
+        value = _moment(value)
     if not _fits(hint, value):
         raise wrong(number, f"{name} must be {WORDS[hint]}.")
     for text in _texts(value):
@@ -257,6 +260,15 @@ def _value(number: int, name: str, hint: Any, value: Any) -> Any:
 def _text(value: Any) -> Any:
     """Ids are often numbers, and so are some answers; others are a bare true."""
     return json.dumps(value) if isinstance(value, int | float) else value
+
+
+def _moment(value: str) -> Any:
+    """A time as ISO 8601 writes it, as UTC seconds; without a zone it is UTC. What is none stays as it is, to be refused."""
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return value
 
 
 def _fits(hint: Any, value: Any) -> bool:

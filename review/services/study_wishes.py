@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from review.protocol.criteria import DEFAULT_CRITERIA, DEFAULT_REASONS
-from review.services.declaring import MAX_NAME
+from review.services.declaring import MAX_NAME, is_printable
 
 MOST_VOTES_PER_PAIR = 20
 MAX_WORDS = 60  # characters of a criterion or reason
@@ -54,7 +54,7 @@ def problems_of(
 
 def _about_the_name(wish: Wish, taken: bool) -> list[str]:
     name = wish.name.strip()
-    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+    if not 0 < len(name) <= MAX_NAME or not is_printable(name):
         return [f"Give the study a name of 1 to {MAX_NAME} characters."]
     return [f"There is a study “{name}” already: choose another name."] if taken else []
 
@@ -95,7 +95,7 @@ def _about_words(wish: Wish) -> list[str]:
     for what, words in (("criterion", wish.criteria), ("reason", wish.reasons)):
         if twice := [word for word, times in Counter(map(str.casefold, words)).items() if times > 1]:
             problems.append(f"The {what} “{twice[0]}” is there twice: keep one.")
-        if long := [word for word in words if len(word) > MAX_WORDS or not word.isprintable()]:
+        if long := [word for word in words if len(word) > MAX_WORDS or not is_printable(word)]:
             problems.append(f"The {what} “{long[0][:40]}” cannot be used: write a few plain words, {MAX_WORDS} characters at most.")
     return problems
 
