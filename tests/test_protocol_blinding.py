@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from scipy.stats import binomtest
 
+from ft.fields import conversation
 from review.protocol.blinding import MODEL_NAMES, draw_sides, identity_words, new_id, prompt_text, shown_text, telling
 
 
@@ -78,6 +79,13 @@ def test_shown_text_leaves_no_trace_of_line_ends_padding_or_control_characters()
 def test_a_prompt_is_its_instruction_then_its_input() -> None:
     assert prompt_text("Fix it.", "Log: 1") == "Fix it.\n\nLog: 1"
     assert prompt_text("Fix it.", "  ") == "Fix it."
+
+
+def test_an_imported_conversation_is_read_in_the_order_it_was_held() -> None:
+    _, earlier, _ = conversation(
+        [{"role": role, "content": said} for role, said in (("user", "Hello"), ("assistant", "Hi"), ("user", "So?"))]
+    )
+    assert prompt_text("So?", earlier) == "Customer: Hello\nAgent: Hi\n\nCustomer: So?"
 
 
 def test_ids_are_random_and_never_repeat() -> None:

@@ -1,5 +1,6 @@
 """The lead's study room: a study is planned in words, its evidence reads plainly, disputes are decided blind, files go out and in."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,6 +77,13 @@ def test_conversations_are_told_from_single_questions(house: House) -> None:
         session.flush()
         session.add_all(Answer(arm_id=arm.id or 0, prompt_id=talk.id or 0, text=arm.name) for arm in session.query(Arm))
     assert plans.plan(house.db, WISH).turns.startswith("1 of the prompts are conversations")
+
+
+def test_an_imported_chat_of_several_turns_is_a_conversation(house: House, tmp_path: Any) -> None:
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "So?"}]
+    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    house.library.import_file(tmp_path / "c.jsonl", "chats", split="test")
+    assert plans.plan(house.db, replace(WISH, set_name="chats")).turns.startswith("Each prompt is a conversation")
 
 
 def test_everything_wrong_with_a_wish_is_named_at_once(house: House) -> None:

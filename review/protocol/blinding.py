@@ -14,6 +14,7 @@ from review.protocol.ballots import EMPTY as EMPTY
 
 T = TypeVar("T")
 SPEAKERS = {"user": "Customer", "assistant": "We answered"}
+EARLIER = ("Customer: ", "Agent: ")  # how an imported chat begins, whose earlier turns are the prompt's input
 VOIDED = "This pair cannot be compared and was set aside. Go on with the next pair."
 
 # Names no support answer uses for anything but a language model or its maker.
@@ -64,12 +65,19 @@ def shown_text(text: str) -> str:
 def prompt_text(instruction: str, input_text: str = "", history: Iterable[Mapping[str, str]] = ()) -> str:
     """The prompt as a reviewer reads it: the instruction, then its input where there is one; a conversation with who said what.
 
-    Only what customer and support said is shown of earlier turns: a system prompt may name the model.
+    Only what customer and support said is shown of earlier turns: a system prompt may name the model. What was said first is read first.
     """
     asked = "\n\n".join(part for part in (shown_text(instruction), shown_text(input_text)) if part)
     turns = [f"{SPEAKERS[role]}:\n{said}" for turn in history if (role := turn.get("role", "")) in SPEAKERS
              if (said := shown_text(str(turn.get("content", ""))))]  # fmt: skip
+    if not turns and is_talk(input_text):
+        return f"{shown_text(input_text)}\n\n{EARLIER[0]}{shown_text(instruction)}"
     return "\n\n".join([*turns, f"{SPEAKERS['user']}:\n{asked}"]) if turns else asked
+
+
+def is_talk(input_text: str) -> bool:
+    """Whether a prompt's input is what was said before in a conversation."""
+    return input_text.startswith(EARLIER)
 
 
 def fold(text: str) -> str:

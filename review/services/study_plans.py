@@ -11,6 +11,7 @@ from statistics import median
 from sqlmodel import Session
 
 from ft.errors import BadInput
+from review.protocol.blinding import is_talk
 from review.services.declaring import MAX_NAME
 from review.services.faults import reading
 from review.services.studies import Studies
@@ -47,7 +48,9 @@ def plan(db: Database, wish: Wish) -> Plan:
     with reading(db) as session:
         found = rows.prompts(session, wish.set_name, wish.split)
         pace = rows.paces(session, REMEMBERED)
-        judged = [(prompt, turns) for prompt, tags, turns in found if not wish.tags or set(wish.tags) & set(tags)]
+        judged = [
+            (prompt, turns or is_talk(begins)) for prompt, tags, turns, begins in found if not wish.tags or set(wish.tags) & set(tags)
+        ]
         answered = rows.answered(session, wish.set_name, wish.split, wish.arms)
         everybody = rows.reviewers(session)
         taken = declared.named(session, wish.name.strip()) is not None
@@ -57,7 +60,7 @@ def plan(db: Database, wish: Wish) -> Plan:
     checks = round(votes * CHECK_SHARE) if wish.checks else 0
     seconds = (votes + checks) * (median(pace) if len(pace) >= 10 else USUAL_SECONDS)
     problems = problems_of(wish, taken, len(found), {prompt for prompt, _ in judged}, answered, everybody, votes)
-    tags = Counter(tag for _, named, _ in found for tag in set(named))
+    tags = Counter(tag for _, named, _, _ in found for tag in set(named))
     told = _turns([turns for _, turns in judged])
     return Plan(len(judged), pairs, votes, checks, seconds / 60, told, dict(sorted(tags.items())), tuple(problems))
 

@@ -5,20 +5,20 @@ Every function takes an open Session first and never commits. Must not know the 
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from storage.tables import Answer, Arm, Prompt, PromptSet, User, Vote
 
 
-def prompts(session: Session, set_name: str, split: str) -> list[tuple[int, list[str], int]]:
-    """(id, tags, earlier turns) of every prompt of a set's split."""
+def prompts(session: Session, set_name: str, split: str) -> list[tuple[int, list[str], int, str]]:
+    """(id, tags, earlier turns, how its input begins) of every prompt of a set's split."""
     query = (
-        select(col(Prompt.id), col(Prompt.tags), col(Prompt.history))
+        select(col(Prompt.id), col(Prompt.tags), col(Prompt.history), func.substr(col(Prompt.input), 1, 20))
         .join(PromptSet, col(PromptSet.id) == col(Prompt.set_id))
         .where(col(PromptSet.name) == set_name, col(Prompt.split) == split)
     )
-    return [(prompt_id, list(tags or ()), len(history or ())) for prompt_id, tags, history in session.execute(query)]
+    return [(prompt_id, list(tags or ()), len(history or ()), begins or "") for prompt_id, tags, history, begins in session.execute(query)]
 
 
 def answered(session: Session, set_name: str, split: str, arms: Sequence[str]) -> dict[str, set[int]]:
