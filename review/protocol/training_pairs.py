@@ -10,10 +10,10 @@ TRAINING_PAIRS: tuple[TrainingPair, ...] = (
     TrainingPair(
         number=1,
         prompt="The e-mail to reset my password never arrives. What can I do?",
-        left="We are so sorry for the trouble! Your satisfaction matters to us. Please feel free to contact us at any time.",
+        left="We are so sorry for the trouble! Your satisfaction matters to us.",
         right="Please look in your spam folder. If it is not there, choose “Send again” below the password field.",
         best=("right",),
-        explanation="The right answer is better: it says what to do next. The left one is only friendly.",
+        explanation="The right answer is better: it says what to do. The left one is only friendly.",
     ),
     TrainingPair(
         number=2,

@@ -13,7 +13,7 @@ from storage.queries.votes import corrections_of
 from storage.tables import Answer, Assignment, Guess, PracticeVote, Prompt, Skip, Vote
 from tests.browser.test_look import violations
 from tests.hostile.site import free_socket, served
-from tests.judging import furnish, practised
+from tests.judging import add_arm, arm_id, furnish, practised
 
 pytestmark = [pytest.mark.browser]
 PHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
@@ -50,6 +50,17 @@ class Room:
     def rows(self, table: Any, reviewer: int) -> list[Any]:
         with self.house.db.session() as session:
             return list(session.exec(select(table).where(table.reviewer_id == reviewer)))
+
+    def more_arms(self, *names: str) -> tuple[str, ...]:
+        """Arms of other answers to the same prompts."""
+        with self.house.db.write() as session:
+            for name, word in zip(names, ("menu", "cable"), strict=True):
+                add_arm(session, name)
+                session.flush()
+                arm = arm_id(session, name)
+                prompts = session.exec(select(Prompt)).all()
+                session.add_all(Answer(arm_id=arm, prompt_id=one.id, text=f"Look at the {word}.") for one in prompts)
+        return names
 
     def votes(self, reviewer: int, assignment: str) -> list[Any]:
         return sorted((v for v in self.rows(Vote, reviewer) if v.assignment_id == assignment), key=lambda vote: vote.revision)
@@ -220,6 +231,46 @@ def test_the_line_cut_while_going_on_loses_nothing(room: Room, browser: Any) -> 
     close(page)
 
 
+def test_a_reload_loses_nothing_that_was_written(room: Room, browser: Any) -> None:
+    rhea = room.reviewer("Rhea")
+    page = room.open(browser, "Rhea")
+    first = shown(page)
+    keys(page, "c")
+    page.keyboard.type("half a comm")
+    keys(page, "Escape", "r", "2", "Escape")
+    page.reload()
+    page.wait_for_function("() => document.querySelector('#tb-comment-text')?.value === 'half a comm'")
+    assert shown(page) == first
+    assert page.locator("#tb-reasons-right [aria-pressed=true]").count() == 1
+    keys(page, "1")
+    saved(page, "left is better")
+    keys(page, "e")
+    page.locator("#tb-ideal-words").fill("what I would send")
+    page.reload()
+    page.wait_for_function("() => document.querySelector('#tb-ideal-words')?.value === 'what I would send'")
+    assert shown(page) == first
+    assert page.locator("#vote-left").get_attribute("aria-pressed") == "true"
+    assert page.locator("#tb-diff ins").count() > 0
+    keys(page, "Escape")
+    second = onward(page, first)
+    keys(page, "c")
+    page.keyboard.type("of the second")
+    keys(page, "Escape", "u")
+    page.wait_for_function(NEW_PAIR, arg=second)
+    assert page.locator("#tb-ideal-words").input_value() == "what I would send"
+    onward(page, first)
+    assert page.locator("#tb-comment-text").input_value() == "of the second"
+    keys(page, "2")
+    saved(page, "right is better")
+    page.reload()
+    page.wait_for_function(NEW_PAIR, arg=second)
+    assert page.locator("#tb-comment-text").input_value() == ""
+    assert room.ideal(first) == ["what I would send"]
+    assert room.votes(rhea, first)[-1].comment == "half a comm"
+    assert room.votes(rhea, second)[-1].comment == "of the second"
+    close(page)
+
+
 def test_two_tabs_and_a_closed_study_refuse_in_words_and_leave_the_way_on_open(room: Room, browser: Any) -> None:
     tess = room.reviewer("Tess")
     page = room.open(browser, "Tess")
@@ -297,13 +348,14 @@ def test_the_question_takes_one_key_and_can_be_passed(room: Room, browser: Any, 
 
 def test_names_are_shown_after_the_vote_only_where_the_study_says_so_and_the_vote_then_stands(room: Room, browser: Any) -> None:
     room.house.studies.pause("winter")
-    room.house.studies.create("shown", "tickets", ("base", "tuned-v3"), votes_per_pair=50, reveal="after_vote", checks=False)
+    arms = room.more_arms("tuned-v4", "tuned-v5")  # other answers: names of those that another study still judges blind are never shown
+    room.house.studies.create("shown", "tickets", arms, votes_per_pair=50, reveal="after_vote", checks=False)
     room.house.studies.open("shown")
     room.reviewer("Vera")
     try:
         page = room.open(browser, "Vera")
         keys(page, "1")
-        page.locator("#tb-revealed").get_by_text("tuned-v3").wait_for()
+        page.locator("#tb-revealed").get_by_text("tuned-v5").wait_for()
         assert page.locator("#vote-right").is_disabled()
         onward(page, shown(page))
         assert not page.locator("#tb-revealed").is_visible()

@@ -12,11 +12,23 @@
   const fresh = (scene, voted) => ({
     ...scene, choice: voted?.choice ?? "", settled: voted?.choice ?? "", marks: { criteria: voted?.criteria ?? {}, reasons: voted?.reasons ?? [] },
     said: "", next: voted?.next ?? null, again: Boolean(voted), pending: 0, refused: false, asks: false, asked: false, final: false, explained: false,
-    wantsNext: false, start: "", edited: false,
+    wantsNext: false, start: "", edited: false, sent: "",
   });
   const ballot = () => ({ ...tb.chips.chosen(), comment: byId("tb-comment-text").value });
   const written = () => JSON.stringify(ballot());
-    const draws = () => {
+  const anything = ({ criteria, reasons, comment }) => Object.keys(criteria).length + reasons.length > 0 || comment.trim() !== "";
+
+  /* What is on the screen and not sent yet is kept in this tab: after a reload it stands beside its pair again. */
+  const keepDraft = () => {
+    if (at.stage !== "pair") return;
+    const [held, text] = [ballot(), byId("tb-ideal-words").value];
+    const ideal = at.edited && text !== at.sent ? text : "";
+    const unsent = !at.final && written() !== at.said && anything(held);
+    tb.kept("draft", ideal.trim() || unsent ? { assignment: at.assignment, ...held, ideal, start: at.start } : null);
+  };
+  const draftOf = (scene) => { const draft = tb.kept("draft"); return draft && draft.assignment === scene.assignment ? draft : null; };
+
+  const draws = () => {
     draw.votes(at.choice, at.final);
     byId("next-pair").disabled = !(at.settled || at.refused || at.explained);
     byId("next-pair").classList.toggle("tb-main", !byId("next-pair").disabled);
@@ -24,6 +36,7 @@
     byId("tb-skip").disabled = Boolean(at.choice);
     tb.chips.lock(at.final);
     byId("tb-comment-text").readOnly = at.final;
+    keepDraft();
   };
 
   /* When this session began, by this tab; a long pause begins another. */
@@ -38,15 +51,43 @@
     draw.show("tb-votes", true);
     if (scene.stage === "rest") { at = { stage: "rest" }; draw.rest(scene, Boolean(tb.kept("voted"))); return; }
     at = fresh(scene, voted);
-    if (scene.stage === "practice") { draw.practice(scene); draw.status("Nothing is counted yet. Which answer would you rather send?"); draws(); return; }
+    if (scene.stage === "practice") { draw.practice(scene); draw.status("Which answer would you rather send?"); draws(); return; }
+    const draft = draftOf(scene) ?? scene.held;
     byId("tb-comment-text").value = voted?.comment ?? "";
     tb.chips.show(at, at.marks, draws);
     draw.pair(scene);
     at.said = voted ? written() : "";
+    putBack(draft, voted ? tb.kept("ideal") : null);
     if (voted) tb.revision(at.assignment, voted.revision);
     if (voted) draw.status(`Your last vote: ${SAID[voted.choice]}.`, "saved", CALM); else draw.status(CHANGEABLE);
     here();
     draws();
+  };
+
+  /* What was not sent yet, and the ideal answer that was: both stand again where they were written. */
+  const putBack = (draft, ideal) => {
+    if (draft) {
+      byId("tb-comment-text").value = draft.comment;
+      tb.chips.show(at, draft, draws);
+    }
+    const sent = ideal?.assignment === at.assignment ? ideal : null;
+    const shown = draft?.ideal && at.settled ? draft : sent;
+    if (!shown) return;
+    Object.assign(at, { start: shown.start, sent: sent?.ideal ?? "" });
+    byId("tb-ideal-words").value = shown.ideal;
+    draw.show("tb-ideal", true);
+    typed();
+  };
+  /* After a reload the server offers the next pair, while something unsent belongs to the last vote: back to that one. */
+  const resume = async (scene) => {
+    const draft = tb.kept("draft");
+    if (!draft || draftOf(scene)) return show(scene);
+    const { voted } = await tb.call("back", {});
+    if (voted && draftOf(voted.scene)) return show(voted.scene, { ...voted, next: scene.stage === "pair" ? scene : null });
+    tb.kept("draft", null);
+    show(scene);
+    const text = draft.ideal || draft.comment;
+    if (text) draw.trouble("This was not sent, and its pair cannot be changed any more. Copy it if you still need it.", text);
   };
 
   const lost = (trouble) => {
@@ -60,7 +101,7 @@
       tb.belongsTo(reply.who);
       if (!opened && tb.busy()) { await tb.idle(); reply = await tb.call("begin", {}); } // what this tab still held may have judged that pair
       opened = true;
-      show(reply.scene);
+      await resume(reply.scene);
     } catch (trouble) { lost(trouble); }
   };
 
@@ -126,7 +167,10 @@
     const missed = (what, kept, again) => (trouble) => draw.trouble(`${what} was not saved: ${trouble.words}`, kept, trouble.out ? null : again);
     const correct = () => tb.send("correct", { assignment: mine.assignment, text }).catch(missed("Your ideal answer", text, () => correct()));
     const revise = (sent) => tb.send("vote", sent).catch(missed("What you added to your vote", sent.comment, () => revise(sent)));
-    if (mine.edited && text.trim() && text !== mine.start) correct();
+    if (mine.edited && text.trim() && text !== mine.start && text !== mine.sent) {
+      tb.kept("ideal", { assignment: mine.assignment, ideal: text, start: mine.start ?? text });
+      correct();
+    }
     if (!mine.final && mine.settled && said !== mine.said) revise({ assignment: mine.assignment, choice: mine.settled, ...ballot(), ahead: false });
     mine.said = said;
   };
@@ -140,6 +184,7 @@
     if (!at.settled && !at.refused) return;
     if (at.asks) return ask();
     if (at.settled) saveRest();
+    tb.kept("draft", null);
     const { next, again } = at;
     at = { stage: "wait" };
     if (!next) return begin();
@@ -186,7 +231,7 @@
   const undo = async () => {
     if (at.stage === "pair" && (at.choice || at.pending)) return draw.status("You are at your last vote: press another vote to change it.");
     if (!["pair", "rest", "reward"].includes(at.stage)) return;
-    const held = at.stage === "pair" ? at : at.next;
+    const held = at.stage === "pair" ? { ...at, held: ballot() } : at.next;
     await tb.idle();
     try {
       const { voted } = await tb.call("back", {});
@@ -210,9 +255,17 @@
     area.setSelectionRange(area.value.length, area.value.length);
     byId("tb-ideal").scrollIntoView({ block: "nearest" });
   };
+  /* At once, since the reviewer may go on before anything is drawn. */
+  const wrote = () => {
+    at.edited = byId("tb-ideal-words").value !== at.start;
+    keepDraft();
+    requestAnimationFrame(typed);
+  };
   const typed = () => {
+    if (byId("tb-ideal").hidden) return;
     const area = byId("tb-ideal-words");
     at.edited = area.value !== at.start;
+    keepDraft();
     const changes = tb.drawDiff(byId("tb-diff"), at.start, area.value);
     byId("tb-diff-count").textContent = changes ? `${changes} change${changes === 1 ? "" : "s"}` : "No change yet";
     byId("save-ideal").disabled = !area.value.trim();
@@ -234,5 +287,5 @@
     strip.hidden = !words;
   };
   const enough = () => { at = { stage: "rest" }; draw.rest({ title: "Thank you. That helped.", message: "You can close this page. Your next pair waits for you.", done: 0, total: 0 }, true); };
-  tb.desk = { begin, vote, onward, guess, skip, undo, edit, typed, saveIdeal, enough, scene: () => at.stage, asking: () => !byId("tb-ask").hidden };
+  tb.desk = { keepDraft, begin, vote, onward, guess, skip, undo, edit, wrote, saveIdeal, enough, scene: () => at.stage, asking: () => !byId("tb-ask").hidden };
 })();

@@ -55,10 +55,7 @@ def button(words: str, key: str = "", elem_id: str = "", classes: str = "tb-btn"
 
 
 def _practice() -> str:
-    return (
-        '<p id="tb-practice" class="tb-practice" hidden><b id="tb-practice-words"></b> '
-        "<span>Three short pairs to get to know the screen. Nothing here is counted.</span></p>"
-    )
+    return '<p id="tb-practice" class="tb-practice" hidden><b id="tb-practice-words"></b> <span>Nothing here is counted.</span></p>'
 
 
 def pane(side: str, title: str, key: str) -> str:

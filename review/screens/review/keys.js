@@ -43,7 +43,10 @@
     else if (target.dataset.guess !== undefined) desk.guess(target.dataset.guess);
     else { event.preventDefault(); ACTS[target.dataset.act]?.(); }
   });
-  document.addEventListener("input", (event) => { if (event.target.id === "tb-ideal-words") requestAnimationFrame(desk.typed); });
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "tb-ideal-words") desk.wrote();
+    else if (event.target.id === "tb-comment-text") desk.keepDraft();
+  });
   document.addEventListener("submit", (event) => { if (event.target.closest?.("#tb-skipping")) { event.preventDefault(); skipNow(); } }, true);
 
   /* Both panes at the same share of their way. */

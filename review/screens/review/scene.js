@@ -94,7 +94,7 @@
       byId("tb-reward-lines").replaceChildren(...reward.lines.map((words) => tb.make("li", { dir: "auto" }, words)));
       show("tb-reward-lines", reward.lines.length > 0);
       byId("tb-reward-words").textContent = message;
-      show("tb-go-on", more);
+      byId("tb-go-on").querySelector("span").textContent = more ? "Go on" : "Look again";
       show("tb-enough", more);
       progress(1, 1, "Session done", "Pairs of this session you have judged");
       byId("tb-reward").focus({ preventScroll: true });

@@ -32,7 +32,7 @@
   let idle = [];
   const pause = (ms) => new Promise((go) => { const timer = setTimeout(go, ms); wake = () => { clearTimeout(timer); go(); }; });
   window.addEventListener("online", () => wake());
-  window.addEventListener("beforeunload", (event) => { if (box.items.some((item) => item.tried > 1)) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (box.items.some((item) => item.tried > 1) || tb.kept("draft")?.ideal) event.preventDefault(); });
 
   const settle = (item, how, what) => {
     box.items.shift();
@@ -95,7 +95,7 @@
   /* What another person left in this tab is not sent in one's own name. */
   tb.belongsTo = (who) => {
     if (box.who !== who) {
-      if (box.who) ["session", "voted"].forEach((name) => tb.kept(name, null));
+      if (box.who) ["session", "voted", "draft", "ideal"].forEach((name) => tb.kept(name, null));
       box = { who, items: [], revisions: {} };
     }
     keep();
