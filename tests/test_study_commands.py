@@ -85,3 +85,4 @@ def test_votes_are_printed_whole_as_lines_and_safe_as_a_table(house: House) -> N
     table = run("votes", "export", "winter", "--format", "csv").splitlines()
     assert table[0].split(",")[:2] == ["study", "reviewer"]
     assert len(table) == 17
+    assert "Choose csv or jsonl" in run("votes", "export", "winter", "--format", "xml", code=1)

@@ -227,6 +227,8 @@ def export(
     name: Name, form: Annotated[str, typer.Option("--format", help="csv (safe in a spreadsheet) or jsonl (exact).")] = "jsonl"
 ) -> None:
     """Print every vote of a study with its arms, prompt and answers."""
+    if form not in ("csv", "jsonl"):
+        raise BadInput(f"There is no format {form!r}. Choose csv or jsonl.")
     with house() as open_house:
         rows = [plain(row) for row in open_house.comparisons.export_votes(name)]
     if form == "jsonl":
