@@ -5,7 +5,9 @@ from sqlmodel import select
 
 from ft.canaries import canaries
 from ft.errors import NotFound
+from review.services.boards import Boards
 from review.services.keeping import Keeping
+from review.services.library import Library
 from storage.database import Database
 from storage.queries import keeping as rows
 from storage.tables import Answer, Arm, Correction, Prompt, PromptSet
@@ -43,6 +45,18 @@ def test_the_canaries_are_there_once_under_a_free_name(db: Database, keeping: Ke
         held = rows.set_for(session, "canary")
         assert held is not None
         assert len(rows.prompts_of(session, held.id or 0)) == len(canaries())
+
+
+def test_what_must_not_get_worse_stands_behind_the_teams_own_prompts(db: Database, keeping: Keeping) -> None:
+    with db.write() as session:
+        session.add(PromptSet(name="tickets"))
+    (name,) = keeping.sets()
+    give(db, "old", {"": "Tokyo"}, name)
+    with db.write() as session:
+        session.add(Prompt(set_id=1, split="test", instruction="Why?", content_hash="why"))
+    give(db, "old", {"": "So."}, "tickets")
+    assert [view.name for view in Library(db).sets()] == [name, "tickets"]
+    assert [link.set_name for link in Boards(db).boards()] == ["tickets", name]
 
 
 def test_an_unlearned_ability_is_named_first_with_both_answers(db: Database, keeping: Keeping) -> None:

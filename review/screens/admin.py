@@ -118,7 +118,7 @@ def build(house: "House") -> gr.Blocks:
     """The blocks of /admin."""
     with gr.Blocks(title="Admin · Tiebreak", analytics_enabled=False, fill_width=True) as blocks:
         page(house, "admin", "Admin")
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("People"):
                 _people(house)
             with gr.Tab("Votes in doubt"):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from review.screens.drawing import interval_bar
+from review.screens.evidence import flow
 from review.screens.parts import badge, empty_state, escape, table
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def scores_html(board: "Board") -> str:
         f'<p class="tb-small"><b dir="auto">{escape(row.arm)}</b>: {mark(row)}{escape(row.note)}</p>' for row in board.rows if row.note
     ]
     if not board.metrics:
-        return empty_state("No scores yet.", "An engineer lets arms answer and scores them in the lab, under Answers.") + "".join(notes)
+        return flow(empty_state("No scores yet.", "An engineer lets arms answer and scores them in the lab, under Answers."), *notes)
     cards = "".join(card(board, metric) for metric in board.metrics)
     return (
         f'<p class="tb-muted tb-lead">Each arm’s answers to {board.prompts} {escape(board.split)} prompts, compared with the human '

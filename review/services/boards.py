@@ -142,7 +142,7 @@ class Boards:
         scoring.run(self._db, job_id, should_stop, progress)
 
     def boards(self) -> list[BoardLink]:
-        """Every board there is, newest set first."""
+        """Every board there is: the team's own sets first, the newest of them first, then what must not get worse."""
         with reading(self._db) as session:
             return [BoardLink(*found) for found in rows.boards(session)]
 

@@ -107,7 +107,7 @@ class Library:
         return imports.import_file(self._db, Path(path), name, by, split, approve, progress, fields, mask)
 
     def sets(self) -> list[SetView]:
-        """Oldest first."""
+        """Those of what must not get worse, then the team's own, each oldest first."""
         with reading(self._db) as session:
             splits, references, rejected = rows.split_counts(session), rows.reference_counts(session), rows.reject_counts(session)
             return [

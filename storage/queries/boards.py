@@ -99,7 +99,10 @@ def add_evaluation(session: Session, evaluation: Evaluation, scores: Mapping[str
 
 
 def boards(session: Session) -> list[tuple[str, str, int, int]]:
-    """(set, split, arms with live answers, arms with an evaluation) wherever there is either, newest set first, test first."""
+    """(set, split, arms with live answers, arms with an evaluation) wherever there is either, test first.
+
+    The team's own sets come first, the newest before the others.
+    """
     answered = (
         select(col(Prompt.set_id), col(Prompt.split), func.count(func.distinct(col(Answer.arm_id))))
         .join(Answer, col(Answer.prompt_id) == col(Prompt.id))
@@ -111,8 +114,10 @@ def boards(session: Session) -> list[tuple[str, str, int, int]]:
     )
     answers = {(set_id, split): count for set_id, split, count in session.execute(answered)}
     scores = {(set_id, split): count for set_id, split, count in session.execute(evaluated)}
-    names = {set_id: name for set_id, name in session.execute(select(col(PromptSet.id), col(PromptSet.name)))}
-    order = sorted(answers.keys() | scores.keys(), key=lambda key: (-key[0], key[1] != "test", key[1]))
+    sets = select(col(PromptSet.id), col(PromptSet.name), col(PromptSet.purpose) != "task")
+    found = session.execute(sets).all()
+    names, kept = {set_id: name for set_id, name, _ in found}, {set_id for set_id, _, aside in found if aside}
+    order = sorted(answers.keys() | scores.keys(), key=lambda key: (key[0] in kept, -key[0], key[1] != "test", key[1]))
     return [(names[set_id], split, answers.get((set_id, split), 0), scores.get((set_id, split), 0)) for set_id, split in order]
 
 

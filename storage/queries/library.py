@@ -47,8 +47,8 @@ def set_named(session: Session, name: str) -> PromptSet | None:
 
 
 def sets(session: Session) -> Sequence[PromptSet]:
-    """Oldest first."""
-    return session.scalars(select(PromptSet).order_by(col(PromptSet.id))).all()
+    """Those of what must not get worse, then the team's own, each oldest first: the last is what one most likely works on."""
+    return session.scalars(select(PromptSet).order_by(col(PromptSet.purpose) == "task", col(PromptSet.id))).all()
 
 
 def split_counts(session: Session) -> dict[int, dict[str, int]]:

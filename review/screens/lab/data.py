@@ -63,8 +63,8 @@ def prompts_html(prompts: "list[PromptView]") -> str:
     if not prompts:
         return empty_state("No prompt matches.", "Look for other words, or in all splits.")
     rows = [
-        [str(one.line), escape(one.split), _text("\n\n".join(part for part in (one.instruction, one.input) if part)), _text(one.reference),
-         escape(", ".join(filter(None, (one.category, *one.tags))))]
+        [str(one.line or "—"), escape(one.split), _text("\n\n".join(part for part in (one.instruction, one.input) if part)),
+         _text(one.reference), escape(", ".join(filter(None, (one.category, *one.tags))))]
         for one in prompts
     ]  # fmt: skip
     return table(["Line", "Split", "Prompt", "The answer to compare with", "Category"], rows, "Prompts of the set", numeric=(0,))

@@ -41,7 +41,10 @@ def draft_html(example: "ExampleView | None", place: int) -> str:
 
 
 def build(house: "House") -> Room:
-    heading("What the model shall learn", "A run trains on every approved example. Test prompts never become examples.")
+    heading(
+        "What the model shall learn",
+        "A run trains on approved examples: all of them, or those of chosen prompt sets. Test prompts never become examples.",
+    )
     counts = block(elem_id="example-counts", min_height=30)
     with actions():
         study = gr.Dropdown([], label="Study to gather from", elem_id="example-study", scale=2)

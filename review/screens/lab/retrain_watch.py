@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from review.screens.drawing import curve
+from review.screens.evidence import flow
 from review.screens.parts import badge, empty_state, escape, minutes, progress_bar, table, when
 from review.services.run_views import megabytes
 
@@ -57,7 +58,7 @@ def run_html(run: "RunView | None") -> str:
     if run.status == "finished":
         made = f'Adapter <b dir="auto">{escape(run.adapter)}</b>. ' if run.adapter else ""
         parts.append(f"<p>{made}{escape(AFTER.get(run.after, ''))}</p>")
-    return "".join(parts)
+    return flow(*parts)
 
 
 def pulse_html(pulse: "Pulse") -> str:
