@@ -37,8 +37,8 @@ def declare(*more: str) -> str:
 
 
 def test_a_study_is_declared_with_everything_and_copied(house: House) -> None:
-    declare("--criterion", "tone", "--reason", "too vague", "--scale", "points", "--no-checks", "--reviewer", "reviewer 0", "--e-value", "100", "--reviewer",
-            "reviewer 1", "--any-tag", "--min-votes", "4", "--reveal", "after_vote")  # fmt: skip
+    declare("--criterion", "tone", "--reason", "too vague", "--scale", "points", "--no-checks", "--reviewer", "reviewer 0", "--reviewer",
+            "reviewer 1", "--any-tag", "--min-votes", "4", "--e-value", "100", "--reveal", "after_vote")  # fmt: skip
     made = house.studies.study("winter")
     assert (made.criteria, made.reasons, made.scale, made.checks, made.reveal) == (("tone",), ("too vague",), "points", False, "after_vote")
     assert (made.reviewers, made.rule.min_votes, made.rule.no_worse_tag) == (("reviewer 0", "reviewer 1"), 4, False)

@@ -266,6 +266,20 @@ def test_what_people_and_models_wrote_is_shown_as_text(judged: House) -> None:
     assert shown.count("&lt;img") >= 12
 
 
+def test_what_came_in_and_what_was_left_out_is_said(judged: House, home: Any) -> None:
+    rita = judged.people.user("Rita").id
+    judged.studies.close(STUDY)
+    plans.declare(judged.db, judged.studies, replace(WISH, name="Summer", arms=("base", "human"), checks=False), None)
+    judged.studies.open("Summer")
+    judged.comparisons.skip(rita, judged.comparisons.next_pair(rita).assignment, "Not my field", "k")
+    path = home / "summer.jsonl"
+    Exchange(judged.db).write("Summer", path)
+    path.write_text(path.read_text() + json.dumps({"type": "arm", "name": "third", "<b>mood": 1}) + "\n")
+    said = words(exchange.report_html(Exchange(judged.db).import_file(path, "again")))
+    assert "1 skipped pair came along" in said
+    assert "left out: arm.&lt;b&gt;mood" in said
+
+
 def test_a_study_goes_out_and_comes_in_and_a_wrong_line_is_named(judged: House, home: Any) -> None:
     file = home / "spring.jsonl"
     Exchange(judged.db).write(STUDY, file)

@@ -21,7 +21,7 @@ FORMS = (
     (
         "study",
         "The whole study, one file",
-        "Arms, prompts, answers and votes. Another Tiebreak reads it, and computes the same result from it.",
+        "Arms, prompts, answers, votes and skipped pairs. Another Tiebreak reads it, and computes the same result from it.",
     ),
     ("votes.csv", "Votes as a table (CSV)", "For a spreadsheet. Nothing in it runs as a formula."),
     ("votes", "Votes line by line (JSONL)", "Exact, every change of mind included."),
@@ -63,6 +63,10 @@ def report_html(report: "ExchangeReport") -> str:
         lines.append(
             f"{count(report.identical, 'pair')} of equal answers; {report.identical_votes} votes on them are kept, but not counted."
         )
+    if report.skips:
+        lines.append(f"{count(report.skips, 'skipped pair')} came along, with the reasons.")
+    if report.ignored:
+        lines.append(f"Fields that this format does not know were left out: <bdi>{escape(', '.join(report.ignored))}</bdi>.")
     lines += [
         f"<bdi>{escape(old)}</bdi> is called <b><bdi>{escape(new)}</bdi></b> here: that name was taken."
         for old, new in report.renamed.items()
