@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 ADAPTER = ROOT / "demo" / "adapter"
 TOKENS = 32
 RESIDENT = 50
+ASKED = 8  # questions of each of two people
 UNEVEN = (6, 40, 12, 28, 48, 8, 20, 34)
 
 
@@ -141,15 +142,17 @@ def resident_bytes() -> int:
 def together(engine: Engine) -> Row:
     """Longest wait of two people for their first word beyond what it takes alone, while 500 answers are written and an adapter swapped."""
     pairs = [requests(1, lengths=(16,)), [Request("x", prompt(7), "demo", DecodeSpec(max_new_tokens=16))]]
-    alone = [first_word(engine, pair) for pair in pairs]
+    alone = [statistics.median(first_word(engine, pair)[1] for _ in range(3)) for pair in pairs]
+    log = watch(engine)
     job = engine.generate(requests(250, lengths=UNEVEN, background=True))
     stop, waits = threading.Event(), []
     reader = threading.Thread(target=lambda: [None for _ in job], daemon=True)
     swapper = threading.Thread(target=lambda: swap(engine, stop.is_set))
 
     def person(who: int) -> None:
-        for _ in range(5):
-            waits.append(first_word(engine, pairs[who]) - alone[who])
+        for _ in range(ASKED):
+            begun, took = first_word(engine, pairs[who])
+            waits.append((took - alone[who], begun, took))
 
     people = [threading.Thread(target=person, args=(who,)) for who in range(2)]
     for thread in (reader, swapper, *people):
@@ -163,14 +166,58 @@ def together(engine: Engine) -> Row:
     job.close()
     if not still:
         print("The background work had ended before people had theirs: the last row shows nothing.", file=sys.stderr)
-    return Row("longest wait for a first word, 500 answers beside", max(waits), 1.0, "beyond one's own prefill, at most", "s", "lower")
+    beyond = sorted((wait for wait, _, _ in waits), reverse=True)
+    shown = ", ".join(f"{wait:.2f}" for wait in beyond)
+    print(f"First words beyond one's own prefill ({', '.join(f'{one:.2f}' for one in alone)} s): {shown} s.", file=sys.stderr)
+    for wait, begun, took in sorted(waits, reverse=True)[:3]:
+        print(f"  {wait:.2f} s: {where_it_went(log, begun, begun + took)}", file=sys.stderr)
+    return Row("longest wait for a first word, 500 answers beside", beyond[0], 1.0, "beyond one's own prefill, at most", "s", "lower")
 
 
-def first_word(engine: Engine, group: Sequence[Request]) -> float:
+def first_word(engine: Engine, group: Sequence[Request]) -> tuple[float, float]:
+    """When it was asked, and how long the first word took."""
     begun, found = time.perf_counter(), 0.0
     for _ in engine.generate(group):
         found = found or time.perf_counter() - begun
-    return found
+    return begun, found
+
+
+Log = list[tuple[float, float, str]]  # (from, to, what the inference thread did)
+
+
+def watch(engine: Any) -> Log:
+    """Write down from now on what the engine's inference thread does."""
+    log: Log = []
+
+    def timed(owner: Any, name: str, words: Callable[[Any], str]) -> None:
+        usual = getattr(owner, name)
+
+        def act(*given: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return usual(*given)
+            finally:
+                log.append((begun, time.perf_counter(), words(given[0] if given else None)))
+
+        setattr(owner, name, act)
+
+    gathering = engine._gathering
+    lane = {id(batch): name for name, batch in gathering._batches.items()}
+    timed(gathering, "_read", lambda batch: f"reading prompts ({lane[id(batch)]})")
+    timed(gathering, "_step", lambda batch: f"a step ({lane[id(batch)]})")
+    timed(gathering, "_admit", lambda _: "letting rows join")
+    timed(engine, "_advance", lambda _: "an adapter coming or going")
+    return log
+
+
+def where_it_went(log: Log, begun: float, ended: float) -> str:
+    spent: dict[str, list[float]] = {}
+    for start, end, what in log:
+        if end > begun and start < ended:
+            spent.setdefault(what, []).append(min(end, ended) - max(start, begun))
+    left = ended - begun - sum(map(sum, spent.values()))
+    parts = sorted(((sum(times), what, len(times)) for what, times in spent.items()), reverse=True)
+    return "; ".join([*(f"{total:.2f} s {what}, {count} times" for total, what, count in parts), f"{left:.2f} s else"])
 
 
 def swap(engine: Engine, stopped: Callable[[], Any]) -> None:

@@ -22,6 +22,7 @@ from ft.streams import Call, EventStream
 
 if TYPE_CHECKING:
     from ft.gathering import Gathering
+    from ft.pace import Crew
     from ft.residents import Residents
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class LocalEngine:
         self._identity: Identity | None = None
         self._residents: Residents
         self._gathering: Gathering
+        self._crew: Crew | None
         self._checked_at = time.time()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
@@ -212,18 +214,23 @@ class LocalEngine:
         else:
             import torch
 
+            from ft.kernels import THREADS
+
             try:
                 with torch.no_grad():
                     self._serve()
             except BaseException:
                 log.exception("the inference thread ended")
                 self._say(0.0, ENDED, "failed")
+            torch.set_num_threads(THREADS)  # threads that begin later start with as many as were set last
         self._end_all(STOPPED if self._status.state == "ready" else self._status.message)
         if self._status.state == "ready":
             self._say(0.0, STOPPED, "failed")
 
     def _load_base(self) -> None:
+        from ft.kernels import THREADS
         from ft.models import load
+        from ft.pace import Crew
 
         base, bases, quantisation, device, dtype = self._settings
         loaded = load(base, bases, quantisation, device, dtype, lambda share, words: self._say(0.9 * share, words))
@@ -234,6 +241,7 @@ class LocalEngine:
 
         self._residents = Residents(loaded, bases)
         self._gathering = Gathering(loaded, self._residents, self._lock, self._look_at_base)
+        self._crew = Crew(THREADS) if loaded.device == "cpu" else None
         reasons = loaded.reasons | {
             "template": describe(loaded.tokenizer),
             "mixed batch": _exactness(loaded),
@@ -246,15 +254,20 @@ class LocalEngine:
         self._say(1.0, "Ready", "ready")
 
     def _serve(self) -> None:
+        import torch
+
         while True:
             with self._lock:
                 self._lock.wait_for(self._has_work)
                 if self._closed:
                     return
+            wall, own = time.perf_counter(), time.thread_time()
             try:
                 self._do_commands()
                 if self._status.state == "ready":
                     self._gathering.turn()
+                if self._crew and self._crew.worked(time.perf_counter() - wall, time.thread_time() - own):
+                    torch.set_num_threads(self._crew.threads)
             except Exception:
                 log.exception("a turn of the inference thread failed")
                 self._gathering.fail_everything()

@@ -21,6 +21,7 @@ from ft.models import LoadedBase
 
 log = logging.getLogger(__name__)
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # (inputs, weight, bias) -> outputs
+THREADS = torch.get_num_threads()  # of this process, before anybody changes it
 FILE = "measured.json"
 ROWS = (1, 2, 8)
 SECONDS = 0.08  # for each candidate

@@ -438,6 +438,36 @@ def test_background_work_reads_or_steps_in_a_turn_and_not_both(engine: Any) -> N
     assert {done[0] for done in turns if done} == {"_read", "_step"}
 
 
+def test_the_inference_thread_computes_with_as_many_threads_as_pay(engine: Any) -> None:
+    import torch
+
+    from ft.kernels import THREADS
+
+    seen: list[int] = []
+    whole, most = people(engine)._forward, max(THREADS, 2)
+
+    def counted(*args: Any, **inputs: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return whole(*args, **inputs)
+
+    people(engine)._forward = counted
+    engine._crew.worked = lambda wall, own: True
+    engine._crew.threads = 1
+    run(endless(engine), [ask("Hi", decode=DecodeSpec(max_new_tokens=20))])
+    assert seen[-1] == 1
+    engine._crew.threads = most
+    run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=20))])
+    assert seen[-1] == most
+    engine._crew.threads = 1
+    run(engine, [ask("Hi", decode=DecodeSpec(max_new_tokens=20))])
+    engine.close()
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [THREADS], "the next engine has all of them"
+
+
 def test_closing_fails_what_is_under_way(engine: Any) -> None:
     endless(engine)
     stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])

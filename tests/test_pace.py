@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ft.pace import FIRST, LONGEST, STEPS, Pace
+from ft.pace import FIRST, LONGEST, MOST_PATIENCE, PATIENCE, STEPS, Crew, Pace
 
 
 def settle(most: int, seconds: Callable[[int], float]) -> int:
@@ -82,3 +82,54 @@ def test_time_saved_up_is_one_turn_at_most() -> None:
         pace.work_took(0.1, 64)
         turns += 1
     assert turns == 1
+
+
+def test_steps_far_too_long_are_noticed_after_three() -> None:
+    pace = Pace(64)
+    for _ in range(20 * STEPS):
+        pace.work_took(0.002 * (8 + pace.rows), pace.rows)
+    before = pace.rows
+    for _ in range(3):
+        pace.work_took(4 * LONGEST, before)
+    assert pace.rows == before // 2
+
+
+def test_rows_still_under_way_from_a_larger_size_measure_nothing() -> None:
+    pace = Pace(64)
+    for _ in range(20 * STEPS):
+        pace.work_took(LONGEST * pace.rows / 180, pace.rows)
+    large = pace.rows
+    for _ in range(3):
+        pace.work_took(4 * LONGEST, large)
+    for _ in range(10 * STEPS):
+        pace.work_took(4 * LONGEST, large)
+    assert pace.rows == large // 2
+
+
+def works(crew: Crew, seconds: float, waited: float) -> int:
+    for _ in range(int(seconds / 0.05)):
+        crew.worked(0.05, 0.05 / waited)
+    return crew.threads
+
+
+def test_on_a_busy_machine_fewer_threads_compute_and_on_a_calm_one_all() -> None:
+    crew = Crew(4)
+    assert works(crew, 10, waited=1.05) == 4
+    assert works(crew, 1, waited=6) == 1
+    assert works(crew, 30, waited=3) == 1
+    assert works(crew, 60, waited=1.05) == 4
+
+
+def test_a_calm_that_does_not_last_is_trusted_less_each_time() -> None:
+    crew, tries = Crew(2), 0
+    for _ in range(20):
+        works(crew, 0.3, waited=6)
+        tries += works(crew, 2 * PATIENCE + 1, waited=1.0) == 2
+    assert 1 <= tries <= 3
+    assert works(crew, 2 * MOST_PATIENCE, waited=1.0) == 2
+
+
+def test_a_short_wait_changes_nothing() -> None:
+    crew = Crew(2)
+    assert not crew.worked(0.1, 0.01)
+    assert works(crew, 1, waited=1.0) == 2
