@@ -94,7 +94,8 @@ def _what(facts: CardFacts, form: str) -> str:
     method = METHOD_WORDS.get(str(facts.spec.get("quantisation", "none")), "LoRA")
     kind = " with DoRA" if lora.get("dora") else " with rank-stabilised scaling" if lora.get("rslora") else ""
     targets = facts.record.get("targets") or lora.get("targets") or "layers that are not known"
-    targets, name = targets if isinstance(targets, str) else ", ".join(targets), _plain(public_name(facts.base))
+    targets = targets if isinstance(targets, str) else ", ".join(dict.fromkeys(one.rpartition(".")[2] for one in targets))
+    name = _plain(public_name(facts.base))
     return (
         f"# {_plain(facts.name)}\n\n{FORMS[form]} {method} adapter{kind} for {name}, trained on {made} by Tiebreak, "
         f"run {_plain(facts.run_id)}. Rank {lora.get('rank')}, alpha {lora.get('alpha')}, on {_plain(targets)}."

@@ -112,7 +112,20 @@ def test_a_run_ends_on_the_board(house: House) -> None:
     events = len(events_of(house, run_id))
     house.training.sync()
     assert len(events_of(house, run_id)) == events
-    assert jobs_on(house, "doors") == ["answer", "score"]
+    assert jobs_on(house, "doors") == ["answer", "answer", "score", "score"]
+
+
+def test_a_new_adapter_is_compared_with_the_base_and_a_study_waits_though_nobody_had_the_base_answer(
+    house: House, trained: list[Path]
+) -> None:  # fmt: skip
+    synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
+    case = house.promotions.case("helper")
+    assert [line.set_name for line in case.scores] == ["doors"]
+    assert "ROUGE-L" in case.scores[0].versus_base
+    assert [(study.name, study.state) for study in house.studies.studies()] == [("helper against base", "draft")]
+    house.promotions.promote("helper", None)
+    synced(house, ended_meanwhile(house, trained[1], QUICK.with_(name="second")), lambda view: view.after == "checked")
+    assert "ROUGE-L" in house.promotions.case("second").scores[0].versus_used
 
 
 def jobs_on(house: House, set_name: str) -> list[str]:
@@ -424,7 +437,7 @@ def test_what_follows_is_taken_up_wherever_it_was_cut_off(
         synced(house, run_id, lambda view: view.after == "scored")
     assert synced(house, run_id, lambda view: view.after == "scored").adapter == "helper"
     assert [view.name for view in house.adapters.adapters()] == ["helper"]
-    assert jobs_on(house, "doors") == ["answer", "score"]
+    assert jobs_on(house, "doors") == ["answer", "answer", "score", "score"]
 
 
 def test_a_stuck_follow_up_says_so_and_goes_on_when_mended(house: House, trained: list[Path]) -> None:

@@ -1,4 +1,5 @@
-"""What follows a finished run: its adapter is registered, answers the test prompts, is scored, and is looked at for what got worse.
+"""What follows a finished run: its adapter is registered, answers the test prompts, is scored beside base and adapter in use, and is
+looked at for what got worse.
 
 Its end is a question to people, never a promotion: a model card, and a draft study against what is in use. Each step looks at what is
 there already, so it can be cut off anywhere and taken up again. Must not know torch, screens or run processes.
@@ -20,7 +21,8 @@ from review.services.promotions import BASE, Promotions
 from review.services.run_views import GAVE_UP, START_AGAIN
 from storage.database import Database
 from storage.queries import training as queries
-from storage.queries.arms import names_taken
+from storage.queries.arms import base_arm, names_taken
+from storage.queries.promotions import arm_named
 from storage.queries.sweeps import kept_back
 from storage.tables import Job, PromptSet, Run
 
@@ -73,7 +75,9 @@ class AfterTraining:
         kind, then = ("answer", "answered") if row.after == "registered" else ("score", "scored")
         with reading(self._db) as session:
             sets = list(queries.test_sets(session, row.snapshot_id))
-        if all([self._reached(row, kind, each) for each in sets]):  # a list: every set gets its job now, not one after the other
+        reached = [self._reached(row, kind, each) for each in sets]  # a list: every set gets its job now, not one after the other
+        beside = [self._beside(row, kind, each) for each in sets]
+        if all([*reached, *beside]):
             self._mark(row.id, then)
 
     def _look(self, row: Run) -> None:
@@ -141,6 +145,32 @@ class AfterTraining:
             begin(prompt_set.name, "test", [arm.name], row.created_by)
         elif job.status in ("failed", "cancelled"):
             self._say(row.id, stuck(kind, prompt_set.name, job))
+        return False
+
+    def _beside(self, row: Run, kind: str, prompt_set: PromptSet) -> bool:
+        """Whether the base and the adapter in use are as far on this set as they will come: the new one is compared with them. One that
+        cannot holds up nothing."""
+        with reading(self._db) as session:
+            base = base_arm(session) or BASE
+        return all([self._as_far(row, name, kind, prompt_set) for name in dict.fromkeys([self._adapters.in_use() or base, base])])
+
+    def _as_far(self, row: Run, arm: str, kind: str, prompt_set: PromptSet) -> bool:
+        with reading(self._db) as session:
+            found = arm_named(session, arm)
+            missing = queries.unanswered_by(session, arm, prompt_set.name)
+            job = queries.newest_job(session, kind, prompt_set.name, arm)
+            scored = found is None or queries.is_scored(session, found.id or 0, prompt_set.id or 0)
+        done = not missing if kind == "answer" else scored or bool(missing)
+        if done or (job and job.status in ("failed", "cancelled")):
+            return True
+        if job is None or job.status == "finished":
+            begin = self._answers.start if kind == "answer" else self._boards.start_score
+            try:
+                begin(prompt_set.name, "test", [arm], row.created_by)
+            except UserError as error:
+                self._say(row.id, f"It is not compared with {arm} on {prompt_set.name}: {error}")
+                return True
+            return job is not None and kind == "score"  # scored once already, to no avail: that is not repeated
         return False
 
     def _mark(self, run_id: str, after: str) -> None:
