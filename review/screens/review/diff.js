@@ -25,6 +25,26 @@
     return steps;
   };
 
+  /* A short word or a blank left between two changes belongs to them: a phrase that was rewritten reads as one. */
+  const SCRAP = /^[^\S\n]*\S{0,4}[^\S\n]*$/;
+  const gathered = (parts) => {
+    const found = [];
+    let [gone, come] = ["", ""];
+    const end = () => {
+      if (gone) found.push(["-", gone]);
+      if (come) found.push(["+", come]);
+      [gone, come] = ["", ""];
+    };
+    parts.forEach(([kind, text], at) => {
+      const scrap = kind === "=" && (gone || come) && at + 1 < parts.length && SCRAP.test(text);
+      if (kind === "=" && !scrap) { end(); found.push([kind, text]); return; }
+      if (kind !== "+") gone += text;
+      if (kind !== "-") come += text;
+    });
+    end();
+    return found;
+  };
+
   /* [[kind, text], …] with kind "=", "-" or "+", neighbours of one kind joined. */
   tb.diff = (before, after) => {
     const [one, two] = [words(before), words(after)];
@@ -40,13 +60,13 @@
       if (last && last[0] === kind) last[1] += some.join("");
       else joined.push([kind, some.join("")]);
     }
-    return joined;
+    return gathered(joined);
   };
 
   const TAGS = { "=": "span", "-": "del", "+": "ins" };
   tb.drawDiff = (place, before, after) => {
     const parts = before === after ? [["=", after]] : tb.diff(before, after);
     place.replaceChildren(...parts.map(([kind, text]) => Object.assign(document.createElement(TAGS[kind]), { textContent: text })));
-    return parts.filter(([kind]) => kind !== "=").length;
+    return parts.filter(([kind], at) => kind !== "=" && (kind === "-" || parts[at - 1]?.[0] !== "-")).length;
   };
 })();
