@@ -104,8 +104,8 @@ def test_the_tally_tells_it_for_the_arm_it_speaks_of() -> None:
 
 @pytest.mark.parametrize(("people", "most"), [(3, 0.09), (5, 0.04), (8, 0.03)])
 def test_people_of_very_different_taste_seldom_ship_an_arm_that_people_in_general_do_not_prefer(people: int, most: float) -> None:
-    """Equal arms in the eyes of people in general, tastes one log-odds apart, every pair judged twice. In 500 such studies the evidence alone
-    shipped 9 % (three people), 6 % (five) and 3 % (eight); with the look at how people differ 7 %, 2 % and 2 %."""
+    """Equal arms in the eyes of people in general, tastes one log-odds apart, every pair judged twice. In 500 such studies the evidence
+    alone shipped 9 % (three people), 6 % (five) and 3 % (eight); with the look at how people differ 7 %, 2 % and 2 %."""
     rng = random.Random(7)
     said: Counter[str] = Counter()
     for _ in range(300):
