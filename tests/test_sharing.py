@@ -172,7 +172,7 @@ def test_a_run_that_ran_out_of_memory_beside_the_model_goes_on_alone_and_stays_a
     journal.status(cause="memory")
     journal.end("failed", "The machine ran out of memory.")
     assert sharing.again_alone(folder, runs.state(folder))
-    assert runs.state(folder).status == "queued"
+    assert (runs.state(folder).status, "no room for it beside" in runs.state(folder).message) == ("queued", True)
     assert sharing.make_room(folder)
     assert not model.is_open
     under_way = training(folder, step=50, room=79 * GB)

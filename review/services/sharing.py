@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ft import runs
 from ft.errors import UserError
+from ft.journal import Journal
 from ft.memory import SPARE, Memory
 from ft.rundir import RunFiles
 from ft.runs import RunState
@@ -19,6 +20,7 @@ from review.services.run_views import for_seconds
 
 ALONE = "alone"
 MUST = "must"  # it ran out of memory beside the model: it stays alone whatever is measured
+AGAIN = "There was no room for it beside the model that answers, so it goes on when that has left the memory."
 RESERVE = 0.03  # of all memory: where a run leaves less, the model goes
 TRIED_STEPS = 2  # a run's first step has the longest batch, and validation came before it: then its peak is known
 FOR_CHATS = 60.0  # seconds that a run waits for answers people are reading
@@ -68,6 +70,7 @@ class Sharing:
         except (UserError, OSError):
             (folder / ALONE).unlink(missing_ok=True)
             return False
+        Journal(folder).status(message=AGAIN)
         return True
 
     def follow(self, folder: Path | None) -> None:
