@@ -14,7 +14,7 @@ from ft.errors import BadInput, Unavailable
 from ft.parcels import CARD, CONFIG, MAX_MEMBERS, WEIGHTS
 
 READ = (CONFIG, WEIGHTS, CARD)
-LAID_OUT = "the upload"
+LAID_OUT = "The upload"  # named in what is said of it
 
 
 @contextmanager

@@ -44,6 +44,6 @@ def blend_part(house: "House", places: list[Any], state: Any) -> Room:
 
     def show(person: "UserView") -> list[Any]:
         names = [view.name for view in reversed(house.adapters.adapters()) if view.status == "registered" and "DoRA" not in view.method]
-        return [choices(names), choices(names, names[1] if len(names) > 1 else None)]
+        return [choices(names), gr.Dropdown(choices=names, value=names[1] if len(names) > 1 else None)]
 
     return Room([first, second], show)

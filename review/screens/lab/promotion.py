@@ -131,7 +131,8 @@ def _regression(each: "Regression", found: "WhatGotWorse") -> str:
 
 
 def _integrity(case: "Case") -> str:
-    mark = badge("good", "good") if case.integrity.ok else badge("bad", "bad")
+    looked = badge("good", "good") if case.integrity.at else badge("not looked at yet")
+    mark = looked if case.integrity.ok else badge("bad", "bad")
     at = f", {escape(when(case.integrity.at))}" if case.integrity.at else ""
     return f'<h3 class="tb-h2">Integrity</h3><p>{mark} {escape(case.integrity.words)}{at}</p>'
 
