@@ -5,6 +5,7 @@ models or the screens.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from review.protocol.verdict import Condition, Rule, Verdict, conditions, decide
 
 __all__ = ["ArmTally", "Beside", "Tally", "VoteRecord", "agreement", "counted", "current", "duel", "reviewer_doubts", "tally"]
 Tagged = tuple[Duel, Sequence[str]]
+WEIGHTY = 50  # reviewers without whom the verdict is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def tally(
         marked=sum(r.marked and not r.voided for r in now),
         voided=sum(r.voided for r in now),
         agreement=told[0].nominal,
-        flips=_flips(duels, arms, against, rule, best),
+        flips=_flips(duels, found, against, rule, best),
         tags=best.tags,
         agreements=told,
         blinding=blinding(_guesses(now, beside)),
@@ -170,17 +172,28 @@ def _best(arms: Iterable[tuple[str, WinRate, Verdict]]) -> tuple[str, WinRate, V
     return max(arms, key=lambda arm: (arm[2].kind == "ship", arm[1].value))
 
 
-def _flips(duels: Sequence[Tagged], arms: Sequence[str], against: str, rule: Rule, best: ArmTally) -> tuple[int, ...]:
+def _flips(duels: Iterable[Tagged], arms: Sequence[ArmTally], against: str, rule: Rule, best: ArmTally) -> tuple[int, ...]:
+    """Of the `WEIGHTY` reviewers with the most votes: one of thousands does not carry a verdict."""
     if best.verdict is None or best.verdict.kind == "more":
         return ()
+    faced: dict[str, list[Tagged]] = {arm.arm: [] for arm in arms}
+    for d, tags in duels:
+        if against in (d.first, d.second):
+            faced[d.second if d.first == against else d.first].append((d, tags))
+    given = {arm: Counter(d.reviewer for d, _ in mine) for arm, mine in faced.items()}
     found = []
-    for reviewer in sorted({d.reviewer for d, _ in duels}):
-        others = [(d, tags) for d, tags in duels if d.reviewer != reviewer]
-        told = [_versus(others, arm, against, rule) for arm in arms if arm != against]
+    for reviewer, _ in sum(given.values(), Counter[int]()).most_common(WEIGHTY):
+        told = [
+            _versus([(d, tags) for d, tags in faced[arm.arm] if d.reviewer != reviewer], arm.arm, against, rule)
+            if given[arm.arm][reviewer]
+            else arm
+            for arm in arms
+            if arm.arm != against
+        ]
         name, _, verdict = _best((a.arm, a.versus, a.verdict) for a in told if a.versus and a.verdict)
         if (verdict.kind, name) != (best.verdict.kind, best.arm):
             found.append(reviewer)
-    return tuple(found)
+    return tuple(sorted(found))
 
 
 def _guesses(records: Iterable[VoteRecord], beside: Beside) -> list[tuple[str, str]]:

@@ -177,6 +177,7 @@ OTHER_NAMES = {
 }  # fmt: skip
 TURNS = tuple[dict[str, str], ...]
 ROLES = ("user", "assistant", "system")
+HINTS = {kind: get_type_hints(kind) for kind in KINDS.values()}
 NAMES = {kind: name for name, kind in KINDS.items()}
 WORDS = {
     str: "text",
@@ -216,9 +217,8 @@ def read_line(number: int, raw: str, ignored: set[str]) -> AnyLine:
     found = {name: value for name, value in found.items() if value is not None or _is_needed(known[name])}
     if lacking := [name for name, f in known.items() if name not in found and _is_needed(f)]:
         raise wrong(number, f"this {NAMES[kind]} lacks {', '.join(lacking)}.")
-    hints = get_type_hints(kind)
     try:
-        return kind(**{name: _value(number, name, hints[name], value) for name, value in found.items()}, line=number)
+        return kind(**{name: _value(number, name, HINTS[kind][name], value) for name, value in found.items()}, line=number)
     except RecursionError as error:
         raise wrong(number, "its values are nested too deeply.") from error
 

@@ -61,10 +61,15 @@ def _reviewers(
 ) -> tuple[ReviewerProgress, ...]:
     now = current(records)
     repeats = repeats_of(now)
+    of, times = defaultdict(list), defaultdict(list)
+    for r in now:
+        of[r.reviewer].append(r)
+    for r in records:
+        if r.revision == 1:
+            times[r.reviewer].append(r.seconds)
     found = []
     for reviewer, name in sorted(names.items(), key=lambda item: item[1]):
-        mine = [r for r in now if r.reviewer == reviewer]
-        seconds = [r.seconds for r in records if r.reviewer == reviewer and r.revision == 1]
+        mine, seconds = of[reviewer], times[reviewer]
         again, plain, decision = repeats.get(reviewer, []), plain_of(mine), decisions.get(reviewer)
         found.append(
             ReviewerProgress(
