@@ -134,7 +134,7 @@ def _integrity(case: "Case") -> str:
     looked = badge("good", "good") if case.integrity.at else badge("not looked at yet")
     mark = looked if case.integrity.ok else badge("bad", "bad")
     at = f", {escape(when(case.integrity.at))}" if case.integrity.at else ""
-    return f'<h3 class="tb-h2">Integrity</h3><p>{mark} {escape(case.integrity.words)}{at}</p>'
+    return f'<h3 class="tb-h2">Integrity</h3><p>{mark} {escape(case.integrity.words.rstrip("."))}{at}.</p>'
 
 
 def history_html(history: "list[PromotionView]") -> str:
