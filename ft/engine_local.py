@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Pieces = Generator[None, None, None]
-PATIENCE = 1.0  # seconds that a command lets people go first
+PATIENCE = 1.0  # seconds that each piece of a command lets people go first
 STOPPED = "The engine is stopped. Start the app again."
 ENDED = "The engine has stopped after a fault (see the app's log). Start the app again."
 BROKEN = "The base model is no longer as it was loaded, so it does not answer any more. Restart the app, and do not trust answers since {}."
@@ -40,7 +40,7 @@ class _Command:
     act: Callable[[], Pieces]
     ready: Callable[[], bool]
     result: Future[None] = field(default_factory=Future)
-    asked: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)  # it was asked for, or its last piece was done
     pieces: Pieces | None = None  # once begun
 
 
@@ -286,9 +286,10 @@ class LocalEngine:
         """One piece of one command, which lets people who wait for a first word go first for a while."""
         with self._lock:
             command = self._next_command()
-        if command is None or (self._gathering.someone_waits() and time.monotonic() - command.asked < PATIENCE):
+        if command is None or (self._gathering.someone_waits() and time.monotonic() - command.since < PATIENCE):
             return
         error, over = self._advance(command)
+        command.since = time.monotonic()
         if error is None and not over:
             return
         with self._lock:

