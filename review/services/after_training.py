@@ -161,7 +161,8 @@ class AfterTraining:
             job = queries.newest_job(session, kind, prompt_set.name, arm)
             scored = found is None or queries.is_scored(session, found.id or 0, prompt_set.id or 0)
         done = not missing if kind == "answer" else scored or bool(missing)
-        if done or (job and job.status in ("failed", "cancelled")):
+        given_up = job and (job.status in ("failed", "cancelled") or (kind, job.status) == ("score", "finished"))
+        if done or given_up:
             return True
         if job is None or job.status == "finished":
             begin = self._answers.start if kind == "answer" else self._boards.start_score
@@ -170,7 +171,6 @@ class AfterTraining:
             except UserError as error:
                 self._say(row.id, f"It is not compared with {arm} on {prompt_set.name}: {error}")
                 return True
-            return job is not None and kind == "score"  # scored once already, to no avail: that is not repeated
         return False
 
     def _mark(self, run_id: str, after: str) -> None:
