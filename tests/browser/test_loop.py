@@ -1,4 +1,4 @@
-"""The whole loop in a browser on the real model: import, chat, answer, score, blind vote, board, retrain, new adapter on the board."""
+"""The whole loop in a browser on the real model: import, chat, answer, score, blind vote, board, retrain, the new adapter in use."""
 
 import json
 import re
@@ -185,9 +185,14 @@ def read_board(page: Any, prompts: str, arm: str) -> None:
 
 
 def retrain(page: Any) -> None:
+    """A short run on the six new rows alone, so that only their test prompts are answered afterwards."""
     open_tab(page, "Retrain")
+    choose(page, "run-sets", "gates")
     fill(page, "run-name", "gates-v1")
-    fill(page, "run-steps", "10")
+    fill(page, "run-steps", "6")
+    page.get_by_role("button", name=re.compile("All settings")).click()
+    for setting, value in (("evaluations", "1"), ("samples", "1"), ("sample-tokens", "16")):
+        fill(page, f"run-{setting}", value)
     page.locator("#run-start").click()
     see(page, "run-shown", "step [1-9]", WORK_SECONDS)
     assert page.locator("#run-shown svg").count() > 0

@@ -8,9 +8,10 @@ import pytest
 
 from storage.tables import Arm
 from tests import study_room
-from tests.browser.test_look import DESK, PHONE, Lived, violations
-from tests.browser.test_loop import fill, open_tab, see, tick
-from tests.hostile.site import free_socket, served
+from tests.browser import lived_in
+from tests.browser.lived_in import Lived
+from tests.browser.test_look import DESK, PHONE, violations
+from tests.browser.test_loop import choose, fill, open_tab, see, tick
 
 pytestmark = [pytest.mark.browser]
 SPRING = "Spring: is v2 better?"
@@ -18,27 +19,20 @@ SPRING = "Spring: is v2 better?"
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    from ft.scripted import ScriptedEngine
-    from review.services.house import build, open_database
-    from review.settings import Settings
-    from review.web import build_app
+    with lived_in.running(tmp_path_factory.mktemp("room"), judged) as site:
+        yield site
 
-    listener = free_socket()
-    settings = Settings(tmp_path_factory.mktemp("room"), engine="scripted", port=listener.getsockname()[1])
-    db = open_database(settings.database_url)
-    db.migrate()
-    house = build(settings, db, ScriptedEngine())
+
+def judged(house: Any) -> None:
+    """A study on which two reviewers differ over one subject, and two arms that can chat."""
     study_room.furnish(house)
     house.engine.open()
-    with db.write() as session:
+    with house.db.write() as session:
         session.add(Arm(name="terse", kind="base", system_prompt="You are terse.", settings_hash="terse"))
     house.studies.create(SPRING, "tickets", ["base", "connectpro-v2"], votes_per_pair=2, checks=False)
     house.studies.open(SPRING)
     study_room.judge(house, "Rita", 40)
     study_room.judge(house, "Ron", 40, bad_at="billing")
-    with served(build_app(house), listener) as address:
-        yield Lived(address, house)
-    db.close()
 
 
 def test_a_lead_declares_opens_and_closes_a_study(browser: Any, lived: Lived) -> None:
@@ -85,6 +79,8 @@ def test_a_dispute_is_decided_by_keys_and_the_result_tells_it(browser: Any, live
 def test_practice_is_blind_until_the_vote(browser: Any, lived: Lived) -> None:
     page = lived.open(browser, "Erik", "/lab", "chat", viewport=DESK)
     open_tab(page, "Blind, for practice")
+    page.get_by_role("button", name="Who answers").click()
+    choose(page, "blind-second", "terse")
     fill(page, "blind-question", "My light is amber?")
     page.locator("#blind-send").click()
     see(page, "blind-status", "Which is better")
