@@ -35,7 +35,7 @@ from ft.watch import peak_memory
 
 CHECK = "check.json"
 SHOWN_CUT = 50
-SHOWN_ROWS, SHOWN_TOKENS = 4, 400
+SHOWN_ROWS, SHOWN_FIRST, SHOWN_LAST = 4, 120, 280  # tokens of a long row, from its beginning and up to its end
 WRITTEN = 8  # tokens written to measure how long writing takes
 STEPS = 2
 
@@ -76,7 +76,10 @@ def sides(row: Encoded) -> list[tuple[list[int], list[bool]]]:
 
 
 def masked(tokenizer: Any, side: tuple[list[int], list[bool]]) -> list[tuple[str, bool]]:
-    return [(token_text(tokenizer, token), on) for token, on in list(zip(*side, strict=True))[-SHOWN_TOKENS:]]
+    every = list(zip(*side, strict=True))
+    left_out = len(every) - SHOWN_FIRST - SHOWN_LAST
+    shown = [(token_text(tokenizer, token), on) for token, on in (every if left_out <= 0 else every[:SHOWN_FIRST] + every[-SHOWN_LAST:])]
+    return shown if left_out <= 0 else [*shown[:SHOWN_FIRST], (f"\n… {left_out} more tokens …\n", False), *shown[SHOWN_FIRST:]]
 
 
 def token_text(tokenizer: Any, token: int) -> str:

@@ -164,6 +164,17 @@ def test_every_field_of_the_form_has_its_help() -> None:
     assert all(len(words) > 20 for words in advice.HELP.values())
 
 
+def test_a_long_row_is_shown_from_its_beginning_and_up_to_its_end(base: Path) -> None:
+    from ft.rehearsal import SHOWN_FIRST, SHOWN_LAST, masked
+
+    tokenizer = loaded(BaseChoice(str(base), str(base), "cpu", "float32")).tokenizer
+    marked = [False] * 500 + [True] * 100
+    shown = masked(tokenizer, ([5] * 600, marked))
+    assert shown[SHOWN_FIRST] == ("\n… 200 more tokens …\n", False)
+    assert (len(shown), sum(on for _, on in shown)) == (SHOWN_FIRST + 1 + SHOWN_LAST, 100)
+    assert len(masked(tokenizer, ([5] * 400, marked[-400:]))) == 400
+
+
 def test_texts_of_tokens_are_shown_as_text() -> None:
     hostile = "<img src=x onerror=alert(1)>"
     raw = {"batch": [[[hostile, True], [hostile, False]]], "cut": [{"question": hostile, "split": "train", "tokens": 9, "over": 1}],

@@ -188,7 +188,7 @@ def build(house: "House") -> Room:
                 f"Back to {'the base alone' if before == 'base' else before}" if before else "Nothing to go back to",
                 interactive=before is not None,
             ),
-            gr.Button(interactive=now_used != "base"),
+            gr.Button(interactive=now_used != "base", visible=before != "base"),
             history_html(told),
         ]
 
