@@ -47,8 +47,12 @@ class Letters:
     chat_template, all_special_ids, eos_token_id, pad_token_id, added_tokens_decoder = None, [2], 2, 0, {}  # type: ignore[var-annotated]
     bos_token = ""
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [3 + ord(letter) % 90 for letter in text]}
+    def __call__(self, text: str | Sequence[str], **_: Any) -> dict[str, Any]:
+        return {"input_ids": self._read(text) if isinstance(text, str) else [self._read(one) for one in text]}
+
+    @staticmethod
+    def _read(text: str) -> list[int]:
+        return [3 + ord(letter) % 90 for letter in text]
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]], **_: Any) -> str:
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages)

@@ -53,7 +53,10 @@ def train(
         emit_json(spec.to_dict())
         return
     with house() as open_house:
-        snapshot = open_house.library.snapshot(by=None, sets=sets or ())
+        try:
+            snapshot = open_house.library.snapshot(by=None, sets=sets or ())
+        except BadInput as error:
+            raise BadInput(" ".join(open_house.training.without_examples(spec, str(error)).problems)) from error
         if check:
             raise typer.Exit(0 if show_check(open_house, snapshot.id, spec, as_json) else 1)
         found = open_house.training.check(snapshot.id, spec)

@@ -77,15 +77,23 @@ class Training:
             notes.append(f"{len(validation)} of {all_rows} {what} are held out for validation, since none are marked for it.")
         if 0 < len(train) < 20:
             notes.append(f"{len(train)} {what} teach a tone at best: 100 or more are usual.")
-        problems = spec.problems() + name_problems(sound.name) + prechecks.problems(sound, self._base, self._folder)
-        problems += runs.data_problems(train, validation, sound.objective)
+        problems = self._wrong(spec, runs.data_problems(train, validation, sound.objective))
+        if spec.start_from and not problems:
+            notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
+        return Checked(tuple(problems), tuple(advice.warnings(sound, len(train))), tuple(notes))
+
+    def without_examples(self, spec: TrainSpec, why: str) -> Checked:
+        """Everything about a start for which there is nothing to learn from: `why`, after all that is wrong with the spec itself."""
+        return Checked(tuple(self._wrong(spec, [why])), (), ())
+
+    def _wrong(self, spec: TrainSpec, with_data: list[str]) -> list[str]:
+        sound = spec.sound()
+        problems = spec.problems() + name_problems(sound.name) + prechecks.problems(sound, self._base, self._folder) + with_data
         try:
             self._started(sound)
         except UserError as error:
             problems.append(str(error))
-        if spec.start_from and not problems:
-            notes.append(f"It goes on from {spec.start_from}, so that adapter's rank, alpha and layers are used.")
-        return Checked(tuple(problems), tuple(advice.warnings(sound, len(train))), tuple(notes))
+        return problems
 
     def start(self, snapshot_id: int, spec: TrainSpec, by: int | None, sweep: int | None = None) -> str:
         """Queue a run, of a `sweep` or alone; its id. `sync` starts it when its turn comes. Raises BadInput with every problem at once."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ft.errors import BadInput
 from review.screens.lab import examples
 from review.screens.lab.retrain_check import check_html, excluded_html, settings_html
 from review.screens.lab.retrain_form import FRESH, form, presets, sources, spec_of, values
@@ -17,8 +18,10 @@ from review.screens.parts import QUICK, SLOW, actions, acts, block, escape, head
 from review.services.run_views import PRESETS
 
 if TYPE_CHECKING:
+    from ft.specs import TrainSpec
     from review.services.house import House
     from review.services.people import UserView
+    from review.services.training import Checked
 
 __all__ = ["build", "form", "spec_of"]
 ROLES = ("engineer", "admin")
@@ -94,10 +97,18 @@ def build(house: "House") -> Room:
     def copy_settings(person: "UserView", *given: Any) -> Any:
         return gr.Textbox(json.dumps(spec(given).to_dict(), indent=1, ensure_ascii=False), visible=True)
 
+    def frozen(person: "UserView", only: list[str] | None, wanted: "TrainSpec") -> "tuple[int, Checked]":
+        """The snapshot to learn from and all about a start; where there is nothing to learn from, the reason among its problems."""
+        try:
+            snapshot = house.library.snapshot(person.id, sets=only or ()).id
+        except BadInput as error:
+            return 0, house.training.without_examples(wanted, str(error))
+        return snapshot, house.training.check(snapshot, wanted)
+
     @acts(house, *ROLES)
     def check_run(person: "UserView", only: list[str] | None, *given: Any) -> list[Any]:
-        snapshot, wanted = house.library.snapshot(person.id, sets=only or ()).id, spec(given)
-        found = house.training.check(snapshot, wanted)
+        wanted = spec(given)
+        snapshot, found = frozen(person, only, wanted)
         said = settings_html(found) + excluded_html(house.training.too_close(wanted))
         if found.problems:
             return [said, "", ""]
@@ -106,8 +117,8 @@ def build(house: "House") -> Room:
 
     @acts(house, *ROLES)
     def start_run(person: "UserView", only: list[str] | None, *given: Any) -> list[Any]:
-        snapshot, wanted = house.library.snapshot(person.id, sets=only or ()).id, spec(given)
-        found = house.training.check(snapshot, wanted)
+        wanted = spec(given)
+        snapshot, found = frozen(person, only, wanted)
         if found.problems:
             return [settings_html(found), *(gr.skip() for _ in watching)]
         run_id = house.training.start(snapshot, wanted, person.id)
