@@ -39,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseChoice:
 class Pausing:
     """Asks for a pause at the end of a step, or within the validation there, so many looks from now."""
 
-    stop = False
+    stop = finish = False
 
     def __init__(self, steps: float, looks: float = 1e9) -> None:
         self.steps, self.looks = steps, looks

@@ -37,10 +37,11 @@ def wire(
 
     @acts(house, *ROLES)
     def open_form(person: "UserView", *values: Any) -> list[Any]:
-        """Filled with the usual things the first time; afterwards what was written stays."""
+        """Filled with the usual things the first time; afterwards what was written stays, beside the arms and people there are by now."""
         wish = declare.wish_of(values)
         if wish.name:
-            return ["new", *(gr.skip() for _ in fields), looked_over(wish)]
+            refilled = declare.filled(house, wish, plans.plan(house.db, wish).tags)
+            return ["new", wish.name, *refilled[1:], looked_over(wish)]
         return ["new", *filled(usual(house))]
 
     @acts(house, *ROLES)
