@@ -64,12 +64,19 @@ class Reviewer:
     def call(self, verb: str, sent: dict[str, Any]) -> dict[str, Any]:
         """Raises RuntimeError with the server's words."""
         body = {"data": [sent], "fn_index": self.functions[verb], "session_hash": self.page, "trigger_id": None, "event_data": None}
-        self.http.request("POST", "/review/gradio_api/run/predict", json.dumps(body), self.headers)
-        reply = self.http.getresponse()
+        try:
+            reply = self._send(json.dumps(body))
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):  # closed while idle: a browser opens another
+            self.http.close()
+            reply = self._send(json.dumps(body))
         text = reply.read()
         if reply.status != 200:
             raise RuntimeError(f"{reply.status} {text[:200]!r}")
         return dict(json.loads(text)["data"][0])
+
+    def _send(self, body: str) -> http.client.HTTPResponse:
+        self.http.request("POST", "/review/gradio_api/run/predict", body, self.headers)
+        return self.http.getresponse()
 
     def begin(self) -> None:
         scene = self.call("begin", {})["scene"]
