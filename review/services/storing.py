@@ -61,7 +61,7 @@ class Storing:
         if not 0 < len(self._name) <= MAX_NAME or not is_printable(self._name):
             raise BadInput(f"A study needs a name of 1 to {MAX_NAME} printable characters. Give it one.")
         if declared.named(self._session, self._name):
-            raise Conflict(f"A study named “{self._name}” exists already. Bring it in under another name.")
+            raise Conflict(f"A study named “{self._name}” exists already. Bring it in under another name (on the command line: --name).")
         arms = self._arms()
         set_name, prompts = self._prompts()
         answers = self._answers(arms, prompts)
