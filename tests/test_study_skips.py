@@ -19,9 +19,10 @@ from storage.database import Database
 from storage.tables import Answer, Arm, Assignment, Prompt, Skip, Study
 from tests.foreign_studies import write
 from tests.judging import House, cast, count, opened
-from tests.test_exchange import PAIR, numbers
+from tests.test_exchange import PAIR, elsewhere, numbers
 from tests.test_study_whole import furnished, vote_all
 
+__all__ = ["elsewhere"]
 SKIPPED = {
     "type": "skip",
     "reviewer": "Tom",
@@ -32,14 +33,6 @@ SKIPPED = {
     "at": 1_700_000_000.5,
 }
 TURNS = [{"role": "user", "content": "Which router is it?"}, {"role": "assistant", "content": "The white one."}]
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Any:
-    database = Database(f"sqlite:///{tmp_path / 'elsewhere.db'}")
-    database.migrate()
-    yield database
-    database.close()
 
 
 def skip_some(house: House) -> None:

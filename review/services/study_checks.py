@@ -137,6 +137,15 @@ class Answers:
             raise wrong(line, f"there is no answer {answer_id[:80]!r} of {arm} to prompt {prompt[:80]}.")
         return found
 
+    def shown(self, pair: VoteLine | SkipLine) -> tuple[int, int]:
+        """Places of the left and the right answer of a pair. Raises BadInput where one is not there, or both are the same."""
+        plain = pair.kind == "gold"
+        left = self.find(pair.line, pair.prompt, pair.left, pair.left_answer, plain)
+        right = self.find(pair.line, pair.prompt, pair.right, pair.right_answer, plain)
+        if left == right:
+            raise wrong(pair.line, f"{pair.left} cannot meet itself.")
+        return left, right
+
 
 def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> list[Cast]:
     """In the order cast: by time, votes without one (or of the same one) in the order of the file."""
@@ -147,14 +156,7 @@ def resolved(header: Header, votes: Iterable[VoteLine], answers: Answers) -> lis
         vote = replace(vote, choice=choice_of(vote.choice, vote.left, vote.right) or vote.choice, reviewer=vote.reviewer.strip() or UNNAMED)
         if problem := _vote_problem(header, vote):
             raise wrong(vote.line, problem)
-        plain = vote.kind == "gold"
-        cast = Cast(
-            vote,
-            answers.find(vote.line, vote.prompt, vote.left, vote.left_answer, plain),
-            answers.find(vote.line, vote.prompt, vote.right, vote.right_answer, plain),
-        )
-        if cast.left == cast.right:
-            raise wrong(vote.line, f"{vote.left} cannot meet itself.")
+        cast = Cast(vote, *answers.shown(vote))
         earlier = seen.setdefault((cast.place, vote.revision), cast)
         if earlier is not cast:
             raise wrong(
@@ -193,14 +195,7 @@ def skipped(lines: Iterable[SkipLine], votes: Iterable[Cast], answers: Answers) 
         line = replace(line, reviewer=line.reviewer.strip() or UNNAMED)
         if problem := _skip_problem(line):
             raise wrong(line.line, problem)
-        plain = line.kind == "gold"
-        found = Skipped(
-            line,
-            answers.find(line.line, line.prompt, line.left, line.left_answer, plain),
-            answers.find(line.line, line.prompt, line.right, line.right_answer, plain),
-        )
-        if found.left == found.right:
-            raise wrong(line.line, f"{line.left} cannot meet itself.")
+        found = Skipped(line, *answers.shown(line))
         if found.place in seen:
             raise wrong(line.line, f"{line.reviewer} has a vote on this pair, or skipped it, on line {seen[found.place]}; keep one.")
         seen[found.place] = line.line
