@@ -1,7 +1,7 @@
 """Which kernel multiplies by the base's weights here, and what half precision would gain: measured once a machine, kept in a small file.
 
-Torch side. On a CPU torch's own choice (MKL) can be three times as slow as oneDNN, or the other way round, so neither is assumed.
-Must not know adapters, rows or requests.
+Torch side. On a CPU torch's own choice (MKL) can be three times as slow as oneDNN, or the other way round, and oneDNN reads weights that
+it has rearranged up to twice as fast as weights as they are; so nothing is assumed. Must not know adapters, rows or requests.
 """
 
 import json
@@ -17,46 +17,67 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ft.memory import Memory
 from ft.models import LoadedBase
 
 log = logging.getLogger(__name__)
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # (inputs, weight, bias) -> outputs
+Product = Callable[[torch.Tensor], torch.Tensor]  # (..., inputs) -> (..., outputs)
+Kernel = Callable[[torch.Tensor, torch.Tensor | None], Product]  # (weight, bias) -> the product with them
 THREADS = torch.get_num_threads()  # of this process, before anybody changes it
 FILE = "measured.json"
 ROWS = (1, 2, 8)
-SECONDS = 0.08  # for each candidate
+SECONDS = 0.08  # for each candidate and number of rows
 FEW, ENOUGH = 1_000_000, 30_000_000  # numbers: a model too small to care about; weights to measure with
-CLEARLY = 1.15  # below this gain the usual kernel stays
+CLEARLY = 1.15  # below this gain the usual kernel stays, and weights as they are
+LEAST = 4  # rows that rearranged weights are read for, one row being no quicker than four
+SHARE = 4  # rearranged weights are a second copy of all, which must fit the free memory so many times
+HALVES = (torch.float32, torch.bfloat16)
+Times = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds through the layers tried, by candidate: for one row, and for two and eight rows together."""
+    """Milliseconds through the layers tried, by candidate: for one row, and for two and eight rows together. Zeros: not there."""
 
-    usual: tuple[float, float]
-    onednn: tuple[float, float]  # zeros where torch has none
-    bfloat16: tuple[float, float]
-
-    def prefers_onednn(self, many: bool) -> bool:
-        return 0 < self.onednn[many] * CLEARLY < self.usual[many]
+    usual: Times
+    onednn: Times
+    packed: Times
+    bfloat16: Times
 
     @property
     def gain_of_half(self) -> float:
-        best = sum(min(usual, other or usual) for usual, other in zip(self.usual, self.onednn, strict=True))
+        best = sum(min(found for found in times if found) for times in zip(self.usual, self.onednn, self.packed, strict=True))
         return best / sum(self.bfloat16) if sum(self.bfloat16) else 1.0
 
 
-def usual(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return functional.linear(inputs, weight, bias)
+def usual(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    return lambda given: functional.linear(given, weight, bias)
 
 
-def onednn(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(inputs, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+def onednn(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    return lambda given: torch.ops.mkldnn._linear_pointwise.default(given, weight, bias, "none", [], "")
 
 
-def by_rows(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def by_rows(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     """A single row waits for memory alone, and torch's own kernel is good at that."""
-    return usual(inputs, weight, bias) if inputs.numel() == inputs.shape[-1] else onednn(inputs, weight, bias)
+    one, many = usual(weight, bias), onednn(weight, bias)
+    return lambda given: (one if given.numel() == given.shape[-1] else many)(given)
+
+
+def packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """oneDNN with weights in the order in which it reads them: a copy."""
+    held, outputs = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.shape[0]
+
+    def product(given: torch.Tensor) -> torch.Tensor:
+        rows = given.numel() // given.shape[-1]
+        if rows >= LEAST:
+            return torch.ops.mkldnn._linear_pointwise.default(given, held, bias, "none", [], "")  # type: ignore[no-any-return]
+        wide = given.new_zeros(LEAST, given.shape[-1])
+        wide[:rows] = given.reshape(rows, -1)
+        found = torch.ops.mkldnn._linear_pointwise.default(wide, held, bias, "none", [], "")
+        return found[:rows].view(*given.shape[:-1], outputs)  # type: ignore[no-any-return]
+
+    return product
 
 
 def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
@@ -71,27 +92,49 @@ def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
     return found
 
 
-def choose_product(weights: Sequence[torch.Tensor], folder: Path, reasons: dict[str, str]) -> Product:
-    """The faster kernel for weights like these; where nothing can be measured, the usual one. Says what half precision would gain."""
-    if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or weights[0].dtype != torch.float32:
+def choose_kernel(weights: Sequence[torch.Tensor], whole: int, folder: Path, reasons: dict[str, str]) -> Kernel:
+    """The fastest kernel for weights like these, which have `whole` bytes in all; where nothing can be measured, the usual one.
+
+    Says in `reasons` why, and what half precision would gain.
+    """
+    kind = weights[0].dtype if weights else None
+    if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or kind not in HALVES:
         return usual
     speed = measured(weights, folder)
-    if speed.gain_of_half >= CLEARLY:
+    if kind == torch.float32 and speed.gain_of_half >= CLEARLY:
         gain = (
             f"bfloat16 would be {speed.gain_of_half:.1f} times as fast for one to eight rows (measured), and rounds differently in a batch"
         )
-        reasons["dtype"] = f"{reasons.get('dtype', 'float32')}; {gain}"
-    one, many = speed.prefers_onednn(many=False), speed.prefers_onednn(many=True)
+        reasons["dtype"] = f"{reasons.get('dtype', kind)}; {gain}"
+    kernel, name, times = _best_as_they_are(speed)
+    words = f"{name}: {_gain(times, speed)}"
+    if sum(speed.packed) and sum(speed.packed) * CLEARLY < sum(times):
+        if Memory("cpu").free() >= SHARE * whole:
+            kernel = packed
+            words = f"oneDNN with rearranged weights, a second copy of {whole / 2**20:.0f} MiB: {_gain(speed.packed, speed)}"
+        else:
+            words += "; rearranged weights would be faster, but for a second copy of the base there is too little free memory"
+    reasons["kernel"] = words
+    return kernel
+
+
+def _best_as_they_are(speed: Speed) -> tuple[Kernel, str, Times]:
+    one, many = (0 < quick * CLEARLY < slow for quick, slow in zip(speed.onednn, speed.usual, strict=True))
     if not many:
-        reasons["kernel"] = "torch's usual kernel: the fastest measured here"
-        return usual
-    which = "oneDNN" if one else "oneDNN from two rows on"
-    reasons["kernel"] = f"{which}: {speed.usual[1] / speed.onednn[1]:.1f} times as fast as torch's usual kernel here (measured)"
-    return onednn if one else by_rows
+        return usual, "torch's usual kernel", speed.usual
+    if one:
+        return onednn, "oneDNN", speed.onednn
+    return by_rows, "oneDNN from two rows on", (speed.usual[0], speed.onednn[1])
+
+
+def _gain(times: Times, speed: Speed) -> str:
+    if times == speed.usual:
+        return "the fastest measured here"
+    return f"{sum(speed.usual) / sum(times):.1f} times as fast as torch's usual kernel here (measured)"
 
 
 def measured(weights: Sequence[torch.Tensor], folder: Path) -> Speed:
-    """From the file, or measured now (about a second) and put there."""
+    """From the file, or measured now (about two seconds) and put there."""
     key, path = _key(weights), folder / FILE
     try:
         return Speed(**{name: (float(one), float(many)) for name, (one, many) in json.loads(path.read_text())[key].items()})
@@ -109,26 +152,30 @@ def measured(weights: Sequence[torch.Tensor], folder: Path) -> Speed:
 
 
 def _measure(weights: Sequence[torch.Tensor]) -> Speed:
-    halves = [weight.to(torch.bfloat16) for weight in weights]
-    found = {"usual": _milliseconds(usual, weights), "onednn": (0.0, 0.0), "bfloat16": _milliseconds(usual, halves)}
-    try:
-        found["onednn"] = _milliseconds(onednn, weights)
-    except (RuntimeError, AttributeError, NotImplementedError):
-        log.info("this torch has no oneDNN")
-    return Speed(**found)
+    found = {"usual": _milliseconds(usual, weights)}
+    for name, kernel in (("onednn", onednn), ("packed", packed)):
+        try:
+            found[name] = _milliseconds(kernel, weights)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            log.info("this torch has no %s kernel", name)
+            found[name] = (0.0, 0.0)
+    if weights[0].dtype == torch.bfloat16:
+        return Speed(**found, bfloat16=(0.0, 0.0))
+    best = packed if sum(found["packed"]) else usual
+    return Speed(**found, bfloat16=_milliseconds(best, [weight.to(torch.bfloat16) for weight in weights]))
 
 
 @torch.no_grad()
-def _milliseconds(product: Product, weights: Sequence[torch.Tensor]) -> tuple[float, float]:
+def _milliseconds(kernel: Kernel, weights: Sequence[torch.Tensor]) -> Times:
     """Best round through all weights, so that none stays in the cache: for one row, for several."""
-    found = []
+    found, products = [], [kernel(weight, None) for weight in weights]
     for rows in ROWS:
         inputs = [torch.ones(rows, weight.shape[1], dtype=weight.dtype) for weight in weights]
         best, until = float("inf"), time.perf_counter() + SECONDS
         while time.perf_counter() < until:
             begun = time.perf_counter()
-            for given, weight in zip(inputs, weights, strict=True):
-                product(given, weight, None)
+            for given, product in zip(inputs, products, strict=True):
+                product(given)
             best = min(best, time.perf_counter() - begun)
         found.append(round(best * 1000, 4))
     return found[0], round(sum(found[1:]), 4)
@@ -136,7 +183,8 @@ def _milliseconds(product: Product, weights: Sequence[torch.Tensor]) -> tuple[fl
 
 def _key(weights: Sequence[torch.Tensor]) -> str:
     shapes = "+".join(f"{tuple(weight.shape)}" for weight in weights[:4])
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {len(weights)} of {shapes}"
+    kind = str(weights[0].dtype).removeprefix("torch.")
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {kind}, {len(weights)} of {shapes}"
 
 
 def _processor() -> str:

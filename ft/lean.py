@@ -38,33 +38,54 @@ class Lean:
         self._size, self._scale = attention.head_dim, attention.scaling
         self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
         self._embed, self._rotary, self._norm, self._head = inner.embed_tokens, inner.rotary_emb, inner.norm, mixer.head
-        self._wide = torch.Size((config.hidden_size,))
+        self._nothing = torch.zeros(mixer.least_rows, config.hidden_size, dtype=self._norm.weight.dtype, device=self._norm.weight.device)
+        self._last = _scaled(self._norm)
+
+    def rows(self, count: int) -> int:
+        """How many are computed where `count` are asked: some kernels take as long for one row as for four."""
+        return max(count, len(self._nothing))
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor, hidden: torch.Tensor, held: KeyValues) -> Any:
-        """Like the model's forward for one token a row: an object with `logits`."""
-        x = self._embed(tokens[:, 0])
-        cos, sin = self._rotary(x, positions)
+        """Like the model's forward for one token a row: an object with `logits`. The plan must seat as many rows as `rows` says."""
+        x = self._filled(self._embed(tokens[:, 0]))
+        cos, sin = self._rotary(x, positions)  # looks at the type of x alone
         half = self._size // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)  # so that a plain exchange of the halves turns them
         for place, layer in enumerate(self._layers):
             x = self._advance(layer, x, (cos, sin), hidden, held, place)
-        x = functional.rms_norm(x, self._wide, self._norm.weight, self._norm.variance_epsilon)
-        return SimpleNamespace(logits=self._head.compute(x)[:, None])
+        return SimpleNamespace(logits=self._head.compute(_normed(x, *self._last))[: len(tokens), None])
+
+    def _filled(self, found: torch.Tensor) -> torch.Tensor:
+        """With rows of zeros, which stay zeros in every layer."""
+        return found if len(found) >= len(self._nothing) else torch.cat([found, self._nothing[len(found) :]])
 
     def _advance(
         self, layer: Any, x: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], hidden: torch.Tensor, held: KeyValues, place: int
     ) -> torch.Tensor:
         before, after, qkv, out, gate_up, down, inner = layer
-        rows, turned, kept = x.shape[0], self._heads + self._shared, held.layers[place]
-        states = qkv.compute(functional.rms_norm(x, self._wide, *before)).view(rows, turned + self._shared, self._size)
+        rows, turned, kept = held.count, self._heads + self._shared, held.layers[place]
+        states = qkv.compute(_normed(x, *before))[:rows].view(rows, turned + self._shared, self._size)
         whole = states[:, :turned]
         whole = torch.addcmul(whole * turn[0], torch.roll(whole, self._size // 2, -1), turn[1])
         keys, values = kept.write(whole[:, self._heads :], states[:, turned:])
         query = whole[:, : self._heads].unflatten(1, (self._shared, -1))
         seen = functional.scaled_dot_product_attention(query, keys, values, attn_mask=hidden, scale=self._scale)
-        x = x + out.compute(seen.reshape(rows, -1))
-        both = gate_up.compute(functional.rms_norm(x, self._wide, *after))
+        x = x + out.compute(self._filled(seen.reshape(rows, -1)))
+        both = gate_up.compute(_normed(x, *after))
         return x + down.compute(functional.silu(both[:, :inner]).mul_(both[:, inner:]))  # type: ignore[no-any-return]
+
+
+def _scaled(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight and the epsilon of an RMS norm for sums of squares in place of means."""
+    size, like = norm.weight.numel(), norm.weight
+    least = torch.tensor((size * norm.variance_epsilon) ** 0.5, dtype=torch.float32, device=like.device)
+    return like.data.float() * size**0.5, least
+
+
+def _normed(x: torch.Tensor, weight: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """RMS norm in half of torch's operations: x * weight / sqrt(mean(x²) + epsilon), in float32 within."""
+    size = torch.hypot(torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.float32), least)
+    return (x * weight).div_(size).to(x.dtype)
 
 
 def _layer(layer: Any, groups: dict[str, Group], names: dict[int, str]) -> Any:
@@ -77,8 +98,8 @@ def _layer(layer: Any, groups: dict[str, Group], names: dict[int, str]) -> Any:
         return found
 
     return (
-        (layer.input_layernorm.weight, layer.input_layernorm.variance_epsilon),
-        (layer.post_attention_layernorm.weight, layer.post_attention_layernorm.variance_epsilon),
+        _scaled(layer.input_layernorm),
+        _scaled(layer.post_attention_layernorm),
         group(attention.q_proj, attention.k_proj, attention.v_proj),
         group(attention.o_proj),
         group(mlp.gate_proj, mlp.up_proj),

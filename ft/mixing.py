@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from ft.kernels import Product
+from ft.kernels import LEAST, Kernel, Product, packed
 
 SMALL = 1_000_000  # numbers: below this one product with zeros in it is faster than several without
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -34,7 +33,7 @@ Adapter = dict[str, LowRank]  # by the layer's full name
 class Blend:
     """One group's share of a plan: all adapters' low-rank parts side by side."""
 
-    down: torch.Tensor  # (all ranks, inputs)
+    down: torch.Tensor  # (inputs, all ranks)
     owners: tuple[int, ...]  # which adapter each of these ranks belongs to
     ups: list[tuple[int, int, int, int, torch.Tensor]]  # (first rank, last, first output, last, (ranks, outputs))
     gain: torch.Tensor | None  # (adapters + 1, outputs), the last for the base
@@ -78,13 +77,14 @@ class Plan:
 class Mixer:
     """The model's linear layers in groups. `plan` is what the next forward pass mixes in, None for the base alone."""
 
-    def __init__(self, model: Any, names: Sequence[str], product: Product) -> None:
+    def __init__(self, model: Any, names: Sequence[str], kernel: Kernel) -> None:
         self.plan: Plan | None = None
         modules = dict(model.named_modules())
         grouped = list(_grouped(modules, names))
-        self.groups = [Group(self, place, [(name, modules[name]) for name in members], product) for place, members in enumerate(grouped)]
+        self.groups = [Group(self, place, [(name, modules[name]) for name in members], kernel) for place, members in enumerate(grouped)]
         head = model.get_output_embeddings()
-        self.head = Group(self, -1, [("", head)], product) if type(head) is torch.nn.Linear else None
+        self.head = Group(self, -1, [("", head)], kernel) if type(head) is torch.nn.Linear else None
+        self.least_rows = LEAST if kernel is packed else 1  # fewer are no quicker
 
     def prepare(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Plan:
         return Plan(len(adapters), [group.blend(adapters, dtype) for group in self.groups])
@@ -93,18 +93,18 @@ class Mixer:
 class Group:
     """Layers computed at once from one input; a layer alone is a group of one. Each layer asks for its part."""
 
-    def __init__(self, mixer: Mixer, place: int, members: list[tuple[str, Any]], product: Product) -> None:
-        self._mixer, self._place, self._product = mixer, place, product
+    def __init__(self, mixer: Mixer, place: int, members: list[tuple[str, Any]], kernel: Kernel) -> None:
+        self._mixer, self._place = mixer, place
         self.names = [name for name, _ in members]
         modules = [module for _, module in members]
-        self._plain = all(type(module) is torch.nn.Linear for module in modules)
-        self._usual = modules[0].forward
         sizes = [_outputs(module) for module in modules]
         self._edges = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
-        self._module = modules[0]
-        joined = _joined(modules) if len(modules) > 1 else (None, None)
-        self._weight: torch.Tensor | None = joined[0]
-        self._bias: torch.Tensor | None = joined[1]
+        plain = all(type(module) is torch.nn.Linear for module in modules)
+        self._bias: torch.Tensor | None = getattr(modules[0], "bias", None)
+        self._base: Product = modules[0].forward
+        if plain:
+            weight, self._bias = _joined(modules, kernel)
+            self._base = kernel(weight, self._bias)
         self._input: torch.Tensor | None = None
         self._parts: list[torch.Tensor | None] = []
         for index, module in enumerate(modules):
@@ -129,7 +129,7 @@ class Group:
         down = downs[0] if len(downs) == 1 else torch.cat(downs)
         if len(ups) > 1 and len(owners) * self._edges[-1] <= SMALL:
             ups = [(0, len(owners), 0, self._edges[-1], _one(ups, len(owners), self._edges[-1]))]
-        return Blend(down, tuple(owners), ups, self._gains(adapters, down) if gained else None)
+        return Blend(down.t(), tuple(owners), ups, self._gains(adapters, down) if gained else None)
 
     def _gains(self, adapters: Sequence[Adapter], like: torch.Tensor) -> torch.Tensor:
         gain = torch.ones(len(adapters) + 1, self._edges[-1], dtype=like.dtype, device=like.device)
@@ -157,8 +157,9 @@ class Group:
         blend = plan.blends[self._place] if plan and self._place >= 0 else None
         if plan is None or blend is None:
             return found
-        out = plan.concerned(found.view(-1, self._edges[-1]))
-        low = functional.linear(plan.concerned(given.reshape(-1, given.shape[-1])), blend.down)
+        flat = given.dim() == 2  # as at every step, in which each operation counts
+        out = plan.concerned(found if flat else found.view(-1, self._edges[-1]))
+        low = torch.mm(plan.concerned(given if flat else given.reshape(-1, given.shape[-1])), blend.down)
         foreign = plan.foreign(blend)
         if foreign is not None:
             low.view(foreign.shape[0], -1, low.shape[1]).masked_fill_(foreign[:, None], 0)  # not times 0: another's may be infinite
@@ -171,18 +172,10 @@ class Group:
             self._scale(found, blend.gain[plan.picked])
         return found
 
-    def _base(self, given: torch.Tensor) -> torch.Tensor:
-        if self._weight is not None:
-            return self._product(given, self._weight, self._bias)
-        if self._plain:
-            return self._product(given, self._module.weight, self._module.bias)
-        return self._usual(given)  # type: ignore[no-any-return]
-
     def _scale(self, found: torch.Tensor, gain: torch.Tensor) -> None:
         """DoRA's magnitudes, which leave the bias alone. A gain of one changes no bit of other rows where there is no bias."""
         rows = found.view(gain.shape[0], -1, gain.shape[1])
-        bias = self._bias if self._weight is not None else getattr(self._module, "bias", None)
-        scaled = rows * gain[:, None] if bias is None else (rows - bias) * gain[:, None] + bias
+        scaled = rows * gain[:, None] if self._bias is None else (rows - self._bias) * gain[:, None] + self._bias
         rows.copy_(torch.where((gain != 1).any(1)[:, None, None], scaled, rows))
 
 
@@ -221,12 +214,14 @@ def _alike(modules: list[Any]) -> bool:
     return len(kinds) == 1 and all(type(module) is torch.nn.Linear for module in modules)
 
 
-def _joined(modules: list[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """One weight for all, of which each layer's own becomes a view, so that nothing is held twice."""
+def _joined(modules: list[Any], kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One weight for all. Unless the kernel makes a copy of it anyway, each layer's own becomes a view, so that nothing is held twice."""
+    if len(modules) == 1:
+        return modules[0].weight.data, None if modules[0].bias is None else modules[0].bias.data
     weight = torch.cat([module.weight.data for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
     start = 0
-    for module in modules:
+    for module in modules if kernel is not packed else ():
         end = start + module.weight.shape[0]
         module.weight.data = weight[start:end]
         if bias is not None:

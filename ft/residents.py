@@ -18,9 +18,9 @@ from ft.adapter_weights import read_adapter
 from ft.adapters import AdapterFacts, vet
 from ft.engine import BASE, Check, Message
 from ft.errors import BadInput, Conflict, Unavailable
-from ft.kernels import choose_product, typical_weights
+from ft.kernels import choose_kernel, typical_weights
 from ft.keyvalues import KeyValues, cache_name
-from ft.lean import lean_for
+from ft.lean import Lean, lean_for
 from ft.mixing import Adapter, Mixer, Plan
 from ft.models import LoadedBase
 from ft.parcels import WEIGHTS
@@ -54,7 +54,9 @@ class Residents:
         self._model: Any = base.model
         self._reader: Any = getattr(base.model, base.model.base_model_prefix, base.model)  # all but the output layer
         self._dtype = getattr(torch, base.dtype)
-        self._mixer = Mixer(base.model, list(base.shape.linears), choose_product(typical_weights(base), measures, base.reasons))
+        whole = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
+        kernel = choose_kernel(typical_weights(base), whole, measures, base.reasons)
+        self._mixer = Mixer(base.model, list(base.shape.linears), kernel)
         self._resident: dict[str, Resident] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._drift = DRIFT.get(base.dtype, DRIFT_HALF) if base.quantisation == "none" else DRIFT_HALF
@@ -73,18 +75,23 @@ class Residents:
         if not names:
             return self._run(None, reads_only, inputs)
         known, plan = self._plan(names)
-        plan.seat([known.index(name) if name != BASE else plan.size for name in adapters], self._base.device)
+        rows = [known.index(name) if name != BASE else plan.size for name in adapters]
+        lean = self._lean_for(inputs)
+        plan.seat(rows + rows[-1:] * (lean.rows(len(rows)) - len(rows)) if lean else rows, self._base.device)
         return self._run(plan, reads_only, inputs)
 
     def _run(self, plan: Plan | None, reads_only: bool, inputs: dict[str, Any]) -> Any:
         self._mixer.plan = plan
         try:
-            held = inputs.get(self._cache_name)
-            if self._lean and isinstance(held, KeyValues):
-                return self._lean.step(inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], held)
+            lean = self._lean_for(inputs)
+            if lean:
+                return lean.step(inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], inputs[self._cache_name])
             return (self._reader if reads_only else self._model)(**inputs)
         finally:
             self._mixer.plan = None
+
+    def _lean_for(self, inputs: dict[str, Any]) -> Lean | None:
+        return self._lean if isinstance(inputs.get(self._cache_name), KeyValues) else None
 
     def _plan(self, names: set[str]) -> tuple[tuple[str, ...], Plan]:
         """One that holds these adapters and few others: rows come and go, and a plan is worth keeping a while."""

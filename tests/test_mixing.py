@@ -50,9 +50,9 @@ def logits(residents: Any, names: list[str], ids: list[list[int]] | None = None)
         return residents.forward(names, input_ids=torch.tensor(ids or [IDS[0]] * len(names))).logits
 
 
-def assert_same(found: Any, wanted: Any, who: str = "") -> None:
+def assert_same(found: Any, wanted: Any, who: str = "", within: float = 1e-5) -> None:
     """But for the rounding of float32."""
-    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), who
+    assert float((found - wanted).abs().max()) <= within * float(wanted.abs().max()), who
 
 
 @pytest.fixture(scope="module")
@@ -159,58 +159,152 @@ def test_weights_that_lack_their_other_half_are_refused(residents: Any, tiny_bas
         read_adapter(tmp_path / "half.safetensors", facts, residents._base.model, "cpu")
 
 
-def test_the_faster_kernel_is_taken_computes_the_same_and_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Took = dict[str, tuple[float, float]]  # milliseconds for one row and for several, by kernel
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, folder: Path, took: Took, free: int = 2**40) -> tuple[Any, dict[str, str], list[str]]:
+    """The kernel chosen where each takes so long; the reasons; and which were measured."""
     import torch
 
     from ft import kernels
 
-    weights = [torch.randn(600, 600) for _ in range(3)]
-    seconds = {kernels.usual: (3.0, 6.0), kernels.onednn: (1.0, 2.0)}
-    asked: list[object] = []
+    measured: list[str] = []
 
-    def milliseconds(product: Any, given: Any) -> tuple[float, float]:
-        asked.append(product)
-        half = 4 if given[0].dtype == torch.bfloat16 else 1
-        return seconds[product][0] / half, seconds[product][1] / half
+    def milliseconds(kernel: Any, weights: Any) -> tuple[float, float]:
+        half = weights[0].dtype == torch.bfloat16
+        measured.append("half" if half else kernel.__name__)
+        return took["half" if half else kernel.__name__]
+
+    class Room:
+        def __init__(self, device: str) -> None:
+            assert device == "cpu"
+
+        def free(self) -> int:
+            return free
 
     monkeypatch.setattr(kernels, "_milliseconds", milliseconds)
+    monkeypatch.setattr(kernels, "Memory", Room)
     reasons: dict[str, str] = {}
-    assert kernels.choose_product(weights, tmp_path, reasons) is kernels.onednn
+    weights = [torch.randn(600, 600) for _ in range(3)]
+    return kernels.choose_kernel(weights, 4 * 3 * 600 * 600, folder, reasons), reasons, measured
+
+
+def test_the_fastest_kernel_is_taken_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ft import kernels
+
+    took = {"usual": (3.0, 6.0), "onednn": (1.0, 2.0), "packed": (1.0, 1.9), "half": (0.5, 0.95)}
+    chosen, reasons, measured = choose(monkeypatch, tmp_path, took)
+    assert chosen is kernels.onednn, "a second copy of the base for next to nothing"
     assert "3.0 times" in reasons["kernel"]
-    assert "1.3 times as fast" in reasons["dtype"]
-    before = len(asked)
-    assert kernels.choose_product(weights, tmp_path, {}) is kernels.onednn
-    assert len(asked) == before, "it was measured again"
-    given = torch.randn(5, 600)
-    torch.testing.assert_close(kernels.onednn(given, weights[0], None), kernels.usual(given, weights[0], None), rtol=1e-4, atol=1e-3)
+    assert "2.0 times as fast" in reasons["dtype"]
+    assert measured == ["usual", "onednn", "packed", "half"]
+    again, _, measured = choose(monkeypatch, tmp_path, took)
+    assert again is kernels.onednn
+    assert measured == [], "it was measured again"
+
+
+def test_weights_are_rearranged_where_that_pays_and_the_memory_holds_them_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ft import kernels
+
+    took = {"usual": (3.0, 6.0), "onednn": (1.0, 2.0), "packed": (0.8, 1.2), "half": (0.5, 1.0)}
+    chosen, reasons, _ = choose(monkeypatch, tmp_path, took)
+    assert chosen is kernels.packed
+    assert "a second copy of 4 MiB" in reasons["kernel"]
+    assert "4.5 times" in reasons["kernel"]
+    chosen, reasons, _ = choose(monkeypatch, tmp_path, took, free=10 * 2**20)
+    assert chosen is kernels.onednn
+    assert "too little free memory" in reasons["kernel"]
 
 
 def test_a_gain_too_small_to_trust_or_a_broken_file_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ft import kernels
+
+    (tmp_path / kernels.FILE).write_text("{broken")
+    took = {"usual": (1.0, 1.0), "onednn": (0.95, 0.95), "packed": (0.9, 0.9), "half": (1.0, 1.0)}
+    assert choose(monkeypatch, tmp_path, took)[0] is kernels.usual
+
+
+def test_a_torch_without_these_kernels_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from ft import kernels
 
-    (tmp_path / kernels.FILE).write_text("{broken")
+    def absent(weight: object, bias: object) -> Any:
+        raise AttributeError
+
+    monkeypatch.setattr(kernels, "onednn", absent)
+    monkeypatch.setattr(kernels, "packed", absent)
     weights = [torch.randn(600, 600) for _ in range(3)]
-    took = {kernels.onednn: (0.95, 0.95), kernels.usual: (1.0, 1.0)}
-    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: took[product])
-    assert kernels.choose_product(weights, tmp_path, {}) is kernels.usual
+    assert kernels.choose_kernel(weights, 4 * 3 * 600 * 600, tmp_path, {}) is kernels.usual
 
 
 def test_a_single_row_keeps_the_usual_kernel_where_only_several_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from ft import kernels
-
-    weights = [torch.randn(600, 600) for _ in range(3)]
-    took = {kernels.onednn: (1.0, 1.0), kernels.usual: (1.0, 2.0)}
-    monkeypatch.setattr(kernels, "_milliseconds", lambda product, given: took[product])
-    reasons: dict[str, str] = {}
-    product = kernels.choose_product(weights, tmp_path, reasons)
+    took = {"usual": (1.0, 2.0), "onednn": (1.0, 1.0), "packed": (0.0, 0.0), "half": (1.0, 1.0)}
+    kernel, reasons, _ = choose(monkeypatch, tmp_path, took)
     assert "from two rows on" in reasons["kernel"]
     used: list[str] = []
+    from ft import kernels
+
     for name in ("usual", "onednn"):
-        monkeypatch.setattr(kernels, name, lambda given, weight, bias, name=name: used.append(name))
+        monkeypatch.setattr(kernels, name, lambda weight, bias, name=name: lambda given: used.append(name))
+    product = kernel(torch.randn(600, 600), None)
     for shape in ((1, 600), (1, 1, 600), (2, 600), (1, 4, 600)):
-        product(torch.randn(*shape), weights[0], None)
+        product(torch.randn(*shape))
     assert used == ["usual", "usual", "onednn", "onednn"]
+
+
+@pytest.mark.parametrize("shape", [(1, 96), (1, 1, 96), (3, 96), (2, 1, 96), (4, 96), (5, 96), (2, 7, 96)])
+@pytest.mark.parametrize("name", ["usual", "onednn", "by_rows", "packed"])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_every_kernel_computes_the_same(name: str, shape: tuple[int, ...], with_bias: bool) -> None:
+    import torch
+
+    from ft import kernels
+
+    weight, bias = torch.randn(160, 96), torch.randn(160) if with_bias else None
+    given = torch.randn(*shape)
+    found = getattr(kernels, name)(weight, bias)(given)
+    wanted = (given.double() @ weight.double().t() + (0 if bias is None else bias.double())).float()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_rearranged_weights_give_what_the_library_gives_for_one_row_and_for_many(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path], residents: Any
+) -> None:
+    """As the ordinary residents compute it, which are compared with PEFT above."""
+    import torch
+
+    from ft import residents as module
+    from ft.kernels import packed
+    from ft.keyvalues import KeyValues
+    from ft.models import load
+
+    monkeypatch.setattr(module, "choose_kernel", lambda *given: packed)
+    with torch.no_grad():
+        found = module.Residents(load(str(tiny_base), tiny_base.parent, device="cpu", dtype="float32"), tmp_path)
+        for kind, folder in folders.items():
+            found.load(kind, *found.read(folder))
+        for arms in ([BASE], ["everywhere"], [BASE, "DoRA"], ["rsLoRA", "plain", BASE], [BASE, *KINDS]):
+            assert_same(logits(found, arms), logits(residents, arms), f"{arms} through the library", 5e-5)
+            held = [KeyValues("cpu", torch.float32) for _ in range(2)]
+            step = [_one_step(each, arms, cache) for each, cache in zip((found, residents), held, strict=True)]
+            assert found._lean is not None, "the step in few operations was not used"
+            assert step[0].shape == (len(arms), step[0].shape[1])
+            assert_same(step[0], step[1], f"{arms}, one step", 5e-5)
+
+
+def _one_step(residents: Any, arms: list[str], held: Any) -> Any:
+    """The logits for the last token, all before it having been read."""
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    ids = torch.tensor([IDS[0]] * len(arms))
+    residents.forward(arms, reads_only=True, input_ids=ids[:, :-1], use_cache=True, **{residents._cache_name: cache})
+    held.join(cache, [ids.shape[1] - 1] * len(arms))
+    positions = held.lengths[:, None]
+    held.open(ids.shape[1])
+    given = {"input_ids": ids[:, -1:], "position_ids": positions, "attention_mask": held.hidden(), residents._cache_name: held}
+    return residents.forward(arms, **given).logits[:, -1]
