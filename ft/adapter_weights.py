@@ -11,13 +11,16 @@ from safetensors.torch import load
 
 from ft.adapters import AdapterFacts
 from ft.errors import BadInput
-from ft.mixing import Adapter, LowRank
+from ft.mixing import LowRank
 
 PREFIX, MAGNITUDE = "base_model.model.", "lora_magnitude_vector"
 
 
-def read_adapter(path: Path, facts: AdapterFacts, model: Any, device: str) -> Adapter:
-    """Raises BadInput for weights that are not finite or do not fit the settings."""
+def read_adapter(path: Path, facts: AdapterFacts, model: Any, device: str) -> tuple[dict[str, LowRank], float]:
+    """Its part of each layer, by the layer's full name, and the scale of them all.
+
+    Raises BadInput for weights that are not finite or do not fit the settings.
+    """
     tensors = load(path.read_bytes())  # a copy: the file may change under a mapping of it
     broken = next((key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), "")
     if broken:
@@ -32,21 +35,21 @@ def read_adapter(path: Path, facts: AdapterFacts, model: Any, device: str) -> Ad
         down, up = tensors[key], tensors.get(f"{layer}.lora_B.weight")
         if up is None or name not in modules:
             raise BadInput(f"Its weights do not match its settings ({key[:120]}). Save the adapter again.")
-        part = LowRank(down.to(device), up.to(device), scale)
+        part = LowRank(down.to(device), up.to(device))
         if facts.dora:
             magnitude = next(tensors[end] for end in (f"{layer}.{MAGNITUDE}", f"{layer}.{MAGNITUDE}.weight") if end in tensors)
-            part = LowRank(part.down, part.up, scale, _gain(modules[name], part, magnitude.to(device)))
+            part = LowRank(part.down, part.up, _gain(modules[name], part, scale, magnitude.to(device)))
         found[name] = part
-    return found
+    return found, scale
 
 
 @torch.no_grad()
-def _gain(module: Any, part: LowRank, magnitude: torch.Tensor) -> torch.Tensor:
+def _gain(module: Any, part: LowRank, scale: float, magnitude: torch.Tensor) -> torch.Tensor:
     """DoRA's magnitude over the norm of the changed weight, for each output."""
     weight = _weight(module).float()
     if not hasattr(module, "out_features"):  # GPT-2 keeps its weights the other way round
         weight = weight.t()
-    changed = weight + part.scale * (part.up.float() @ part.down.float())
+    changed = weight + scale * (part.up.float() @ part.down.float())
     return magnitude.float().flatten() / changed.norm(dim=1)
 
 

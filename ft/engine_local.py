@@ -10,11 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ft.engine import BASE, Activity, Check, Failed, Identity, Request, Status
 from ft.errors import BadInput, Unavailable, UserError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Pieces = Generator[None, None, None]
+Found = TypeVar("Found")
 PATIENCE = 1.0  # seconds that each piece of a command lets people go first
 STOPPED = "The engine is stopped. Start the app again."
 ENDED = "The engine has stopped after a fault (see the app's log). Start the app again."
@@ -94,7 +95,7 @@ class LocalEngine:
         if not name or name == BASE:
             raise BadInput("An adapter cannot have that name. Choose another.")
 
-        facts, adapter = self._residents.read(folder)  # here and not on the inference thread, which others wait for
+        facts, adapter = _on_a_thread_that_ends(lambda: self._residents.read(folder))  # and not on the one that others wait for
         with self._lock:
             if name in self._leaving and self._known.get(name) == facts.content_hash:
                 self._leaving.discard(name)  # it is wanted again before its rows had ended, so it stays
@@ -344,6 +345,15 @@ class LocalEngine:
             command.result.set_exception(Unavailable(words))
         if self._identity is not None:
             self._gathering.fail_everything(words)
+
+
+def _on_a_thread_that_ends(act: Callable[[], Found]) -> Found:
+    """Each thread that computes with torch keeps helpers for as long as it lives.
+
+    With more of them than processors none waits awake for its next product (libgomp), and each step takes up to twice as long.
+    """
+    with ThreadPoolExecutor(1, "reading") as threads:
+        return threads.submit(act).result()
 
 
 def _exactness(loaded: Any) -> str:

@@ -12,21 +12,32 @@ import torch
 
 from ft.kernels import LEAST, Kernel, Product, packed
 
-SMALL = 1_000_000  # numbers: below this one product with zeros in it is faster than several without
+SMALL = 64_000  # numbers: below this one product with zeros in it is faster than several without, and soon made
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """What an adapter adds to one layer: `scale` * up @ down, then times `gain` for DoRA. Kept in the type of its file."""
+    """What an adapter adds to one layer: its scale * up @ down, then times `gain` for DoRA."""
 
     down: torch.Tensor  # (rank, inputs)
     up: torch.Tensor  # (outputs, rank)
-    scale: float
     gain: torch.Tensor | None = None  # (outputs,)
 
 
-Adapter = dict[str, LowRank]  # by the layer's full name
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """`parts` by the layer's full name. `downs` and `ups` are all their numbers, in the type of the file, which `parts` are views of."""
+
+    parts: dict[str, LowRank]
+    scale: float
+    downs: torch.Tensor
+    ups: torch.Tensor
+
+    def ready(self, dtype: torch.dtype) -> dict[str, LowRank]:
+        """In another type, with the scale in `up`: two operations for all, since this is done whenever the arms of a batch change."""
+        downs, ups = self.downs.to(dtype), self.ups.to(dtype) * self.scale
+        return {name: LowRank(_there(part.down, downs), _there(part.up, ups), part.gain) for name, part in self.parts.items()}
 
 
 @dataclass(slots=True)
@@ -86,8 +97,22 @@ class Mixer:
         self.head = Group(self, -1, [("", head)], kernel) if type(head) is torch.nn.Linear else None
         self.least_rows = LEAST if kernel is packed else 1  # fewer are no quicker
 
+    def settle(self, parts: dict[str, LowRank], scale: float) -> Adapter:
+        """An adapter of these parts, laid out so that what one group reads stands together. May be called on any thread."""
+        order = [name for group in self.groups for name in group.names if name in parts]
+        downs, ups = (torch.cat([getattr(parts[name], half).flatten() for name in order]) for half in ("down", "up"))
+        settled, first, second = {}, 0, 0
+        for name in order:
+            part = parts[name]
+            down = downs[first : first + part.down.numel()].view(part.down.shape)
+            up = ups[second : second + part.up.numel()].view(part.up.shape)
+            settled[name] = LowRank(down, up, part.gain)
+            first, second = first + down.numel(), second + up.numel()
+        return Adapter(settled, scale, downs, ups)
+
     def prepare(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Plan:
-        return Plan(len(adapters), [group.blend(adapters, dtype) for group in self.groups])
+        parts = [adapter.ready(dtype) for adapter in adapters]
+        return Plan(len(adapters), [group.blend(parts) for group in self.groups])
 
 
 class Group:
@@ -110,7 +135,7 @@ class Group:
         for index, module in enumerate(modules):
             module.forward = self.compute if len(modules) == 1 else lambda given, index=index: self._part(index, given)
 
-    def blend(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Blend | None:
+    def blend(self, adapters: Sequence[dict[str, LowRank]]) -> Blend | None:
         downs: list[torch.Tensor] = []
         owners: list[int] = []
         ups, gained = [], False
@@ -118,20 +143,21 @@ class Group:
             first = len(owners)
             parts = [(owner, adapter[name]) for owner, adapter in enumerate(adapters) if name in adapter]
             for owner, part in parts:
-                downs.append(part.down.to(dtype))
+                downs.append(part.down)
                 owners += [owner] * part.down.shape[0]
                 gained |= part.gain is not None
             if parts:
-                up = torch.cat([part.up.to(dtype) * part.scale for _, part in parts], dim=1).t()
+                found = [part.up for _, part in parts]
+                up = (found[0] if len(found) == 1 else torch.cat(found, dim=1)).t()
                 ups.append((first, len(owners), self._edges[member], self._edges[member + 1], up))
         if not downs:
             return None
-        down = downs[0] if len(downs) == 1 else torch.cat(downs)
+        down = _stacked(downs)
         if len(ups) > 1 and len(owners) * self._edges[-1] <= SMALL:
             ups = [(0, len(owners), 0, self._edges[-1], _one(ups, len(owners), self._edges[-1]))]
         return Blend(down.t(), tuple(owners), ups, self._gains(adapters, down) if gained else None)
 
-    def _gains(self, adapters: Sequence[Adapter], like: torch.Tensor) -> torch.Tensor:
+    def _gains(self, adapters: Sequence[dict[str, LowRank]], like: torch.Tensor) -> torch.Tensor:
         gain = torch.ones(len(adapters) + 1, self._edges[-1], dtype=like.dtype, device=like.device)
         for owner, adapter in enumerate(adapters):
             for member, name in enumerate(self.names):
@@ -177,6 +203,21 @@ class Group:
         rows = found.view(gain.shape[0], -1, gain.shape[1])
         scaled = rows * gain[:, None] if self._bias is None else (rows - self._bias) * gain[:, None] + self._bias
         rows.copy_(torch.where((gain != 1).any(1)[:, None, None], scaled, rows))
+
+
+def _there(view: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The same place of another tensor that is laid out alike."""
+    return other.as_strided(view.shape, view.stride(), view.storage_offset())
+
+
+def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All rows of these in one tensor: without a copy where they stand one behind the other, as those of one adapter do."""
+    ends = [part.storage_offset() + part.numel() for part in parts]
+    starts = [part.storage_offset() for part in parts[1:]]
+    if starts == ends[:-1] and len({part.untyped_storage().data_ptr() for part in parts}) == 1:
+        rows, width = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        return parts[0].as_strided((rows, width), (width, 1), parts[0].storage_offset())
+    return torch.cat(list(parts))
 
 
 def _one(ups: Sequence[tuple[int, int, int, int, torch.Tensor]], ranks: int, outputs: int) -> torch.Tensor:

@@ -110,7 +110,7 @@ class Residents:
         verdict = vet(folder, self._base.shape)
         if verdict.adapter is None:
             raise BadInput(" ".join(verdict.reasons))
-        return verdict.adapter, read_adapter(folder / WEIGHTS, verdict.adapter, self._model, self._base.device)
+        return verdict.adapter, self._mixer.settle(*read_adapter(folder / WEIGHTS, verdict.adapter, self._model, self._base.device))
 
     def load(self, name: str, facts: AdapterFacts, adapter: Adapter) -> None:
         """As `loading`, at one go."""

@@ -105,8 +105,9 @@ def test_an_adapter_whose_numbers_overflow_harms_no_other_row(residents: Any, ti
     from ft.mixing import LowRank
     from ft.residents import Resident
 
-    huge = {name: LowRank(torch.full((4, inputs), 1e38), torch.full((out, 4), 1e38), 1.0) for name, (inputs, out) in shape(residents)}
-    residents._resident["huge"] = Resident(AdapterFacts("", 4, 8, (), 2, 1, ""), huge, torch.empty(0))
+    huge = {name: LowRank(torch.full((4, inputs), 1e38), torch.full((out, 4), 1e38)) for name, (inputs, out) in shape(residents)}
+    adapter = residents._mixer.settle(huge, 1.0)
+    residents._resident["huge"] = Resident(AdapterFacts("", 4, 8, (), 2, 1, ""), adapter, torch.empty(0))
     try:
         found = logits(residents, ["huge", "plain", BASE])
     finally:
@@ -122,7 +123,7 @@ def shape(residents: Any) -> Any:
 
 def test_fifty_adapters_in_memory_take_the_space_of_their_files(residents: Any, folders: dict[str, Path]) -> None:
     for kind, folder in folders.items():
-        held = [t for part in residents._resident[kind].adapter.values() for t in (part.down, part.up, part.gain) if t is not None]
+        held = [t for part in residents._resident[kind].adapter.parts.values() for t in (part.down, part.up, part.gain) if t is not None]
         file = (folder / "adapter_model.safetensors").stat().st_size
         assert sum(tensor.untyped_storage().nbytes() for tensor in {id(t.untyped_storage()): t for t in held}.values()) <= 1.2 * file
 
