@@ -151,7 +151,8 @@ def vllm(folder: Path, adapter: Path, asked: Sequence[Asked], dtype: str = "floa
     program = Path(__file__).with_name("vllm_peer.py")
     done = subprocess.run([python, str(program)], input=job, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     try:
-        return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+        last = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')][-1]
+        return float(json.loads(last)["seconds"])
     except (ValueError, KeyError, IndexError):
         print(f"vLLM failed: {done.stderr[-2000:]}", file=sys.stderr)
         return None

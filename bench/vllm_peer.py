@@ -1,6 +1,6 @@
 """vLLM answering many prompts at once, each by the base or by an adapter: run by a Python that has vLLM, and knows nothing else.
 
-Reads one JSON object from standard input; its last line of output is `{"seconds": ...}`, without the start and a warm-up.
+Reads one JSON object from standard input; among what vLLM prints is then a line `{"seconds": ...}`, without start and warm-up.
 """
 
 import json
@@ -30,7 +30,7 @@ def main() -> None:
     written = [len(one.outputs[0].token_ids) for one in done]
     if written != [row["tokens"] for row in job["asked"]]:
         raise SystemExit(f"vLLM wrote {sum(written)} tokens, not what was asked")
-    print(json.dumps({"seconds": best}))
+    print(json.dumps({"seconds": best}), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ft.engine import BASE, Activity, Check, Failed, Identity, Request, Status
 from ft.errors import BadInput, Unavailable, UserError
+from ft.memory import give_back
 from ft.streams import Call, EventStream
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class LocalEngine:
                 self._publish()
 
         self._do(_Command(act, ready=lambda: name not in self._leaving))
+        give_back()  # the file's bytes and the copies that reading made
 
     def unload(self, name: str) -> None:
         if self._status.state != "ready":

@@ -3,8 +3,10 @@
 Light: torch is asked only where somebody has loaded it. Must not know engines, runs or the database.
 """
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ class Memory:
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
         available = getattr(cuda, "is_available", None)
         return cuda if self.device != "cpu" and available is not None and available() else None
+
+
+def give_back() -> None:
+    """Free memory that the C library keeps goes back to the machine; where it cannot be told to, nothing happens."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _meminfo(name: str) -> int:

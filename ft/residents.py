@@ -43,7 +43,7 @@ class BaseChanged(Exception):
 class Resident:
     facts: AdapterFacts
     adapter: Adapter
-    logits: torch.Tensor  # of the probe, when it came
+    logits: torch.Tensor  # of the probe's last token, when it came: those of all its tokens would be larger than the adapter
 
 
 class Residents:
@@ -193,7 +193,8 @@ class Residents:
     @torch.no_grad()
     def _logits_of(self, names: Sequence[str]) -> torch.Tensor:
         rows = self._probe.expand(len(names), -1)
-        return self.forward(names, input_ids=rows, attention_mask=torch.ones_like(rows)).logits.float().cpu()  # type: ignore[no-any-return]
+        found = self.forward(names, input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=1).logits[:, -1]
+        return found.float().cpu().clone()  # type: ignore[no-any-return]  # of what may be the head of something larger
 
     @torch.no_grad()
     def _sample_hash(self) -> str:
