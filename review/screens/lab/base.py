@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from review.services.house import House
     from review.services.people import UserView
 
+RUNNING = ("device", "dtype", "quantisation", "kernel", "mixed batch", "rows", "template")  # of what the engine says of itself
+
 
 def card_html(card: "BaseCard", more: list[tuple[str, str]] | None = None) -> str:
     """A base by its files."""
@@ -35,7 +37,7 @@ def state_html(state: "BaseState") -> str:
     """The base now, and one that waits for the next start."""
     words = f"{state.waiting} is chosen. Start the app again: until then nothing is answered."
     waiting = f'<p class="tb-warn-ink" role="status">{escape(words)}</p>' if state.waiting else ""
-    running = [(f"Running: {key}", value) for key, value in state.running.items() if key in ("device", "dtype", "quantisation", "template")]
+    running = [(f"Running: {key}", state.running[key]) for key in RUNNING if key in state.running]
     return waiting + card_html(state.card, running)
 
 
