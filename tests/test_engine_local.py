@@ -497,6 +497,22 @@ def test_the_inference_thread_computes_with_as_many_threads_as_pay(engine: Any) 
     assert later == [THREADS], "the next engine has all of them"
 
 
+def test_an_adapter_is_read_beside_the_inference_thread_on_one_that_ends(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
+    """Each thread that computes with torch keeps helpers for as long as it lives, which slow the inference thread down."""
+    readers: list[threading.Thread] = []
+    usual = engine._residents.read
+
+    def read(folder: Path) -> Any:
+        readers.append(threading.current_thread())
+        return usual(folder)
+
+    engine._residents.read = read
+    engine.load("one", make_adapter(tmp_path / "one", tiny_base, seed=1))
+    (reader,) = readers
+    assert reader not in (engine._thread, threading.current_thread())
+    assert not reader.is_alive()
+
+
 def test_closing_fails_what_is_under_way(engine: Any) -> None:
     endless(engine)
     stream = engine.generate([ask("Hi", decode=DecodeSpec(max_new_tokens=200))])
