@@ -1,5 +1,7 @@
 """Memory for models, in bytes: what there is, what is free, what this process holds. On the GPU where this process uses one.
 
+A container's limit counts as the machine's memory.
+
 Light: torch is asked only where somebody has loaded it. Must not know engines, runs or the database.
 """
 
@@ -10,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 SPARE = 1.1  # memory is wanted this many times over, since batches and fragments differ
 
 
@@ -26,11 +29,11 @@ class Memory:
     def free(self) -> int:
         """What a further process could have now."""
         cuda = self._cuda
-        return int(cuda.mem_get_info()[0]) if cuda else _meminfo("MemAvailable")
+        return int(cuda.mem_get_info()[0]) if cuda else max(min([_meminfo("MemAvailable"), *(left for _, left in limits())]), 0)
 
     def total(self) -> int:
         cuda = self._cuda
-        return int(cuda.mem_get_info()[1]) if cuda else _meminfo("MemTotal")
+        return int(cuda.mem_get_info()[1]) if cuda else min([_meminfo("MemTotal"), *(limit for limit, _ in limits())])
 
     def held(self) -> int:
         """What this process holds now."""
@@ -49,6 +52,39 @@ def give_back() -> None:
     """Free memory that the C library keeps goes back to the machine; where it cannot be told to, nothing happens."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def limits(groups: Path = GROUPS, own: Path = OWN) -> list[tuple[int, int]]:
+    """(limit, what is left of it) of each control group of this process that has one: its own and those around it (Linux, v2 and v1)."""
+    found = []
+    for folder, names in _groups(groups, own):
+        try:
+            limit, used = (int((folder / name).read_text()) for name in names[:2])  # "max" is no number: no limit
+            kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            found.append(
+                (limit, limit - used + int(kept.get(names[2], 0)))
+            )  # what the cache of files takes is given back when it is wanted
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _groups(groups: Path, own: Path) -> list[tuple[Path, tuple[str, str, str]]]:
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for number, controllers, path in (line for line in lines if len(line) == 3):
+        if number == "0":
+            top, names = groups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        inner = Path(path.strip("/"))
+        found += [(top / above, names) for above in dict.fromkeys([inner, *inner.parents])]
+    return found
 
 
 def _meminfo(name: str) -> int:
