@@ -61,9 +61,8 @@ def limits(groups: Path = GROUPS, own: Path = OWN) -> list[tuple[int, int]]:
         try:
             limit, used = (int((folder / name).read_text()) for name in names[:2])  # "max" is no number: no limit
             kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            found.append(
-                (limit, limit - used + int(kept.get(names[2], 0)))
-            )  # what the cache of files takes is given back when it is wanted
+            cached = int(kept.get(names[2], 0))  # of files, and given back when memory is wanted
+            found.append((limit, limit - used + cached))
         except (OSError, ValueError):
             continue
     return found
