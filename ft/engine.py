@@ -87,7 +87,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Enough to say which model answered. `reasons` says why each resolved choice was made."""
+    """Enough to say which model answered. `reasons` says why each resolved choice was made; `kernel`: what multiplies, if it was chosen."""
 
     base: str
     base_hash: str
@@ -97,6 +97,7 @@ class Identity:
     quantisation: str
     context_length: int
     reasons: dict[str, str] = field(default_factory=dict)
+    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

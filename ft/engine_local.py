@@ -252,7 +252,7 @@ class LocalEngine:
         }
         self._identity = Identity(
             base, loaded.shape.base_hash, template_hash(loaded.tokenizer), loaded.device, loaded.dtype, loaded.quantisation,
-            loaded.context_length, reasons,
+            loaded.context_length, reasons, self._residents.kernel,
         )  # fmt: skip
         self._say(1.0, "Ready", "ready")
 

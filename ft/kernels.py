@@ -80,6 +80,12 @@ def packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return product
 
 
+def kernel_name(kernel: Kernel) -> str:
+    """For the record: which one computed an answer, since each rounds in its own way."""
+    names: dict[Kernel, str] = {usual: "torch", onednn: "oneDNN", by_rows: "oneDNN from two rows on", packed: "oneDNN, rearranged"}
+    return names[kernel]
+
+
 def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
     """Weights of the first few layers, many enough that a processor's cache cannot hold them all."""
     modules, found = dict(base.model.named_modules()), []

@@ -106,6 +106,17 @@ def test_another_version_of_a_library_is_named(house: House, monkeypatch: pytest
     assert "something changed since: torch" in found.words
 
 
+def test_another_way_to_multiply_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = house.engine.open()
+    usual = engine.identity()
+    monkeypatch.setattr(engine, "identity", lambda: replace(usual, kernel="torch"))
+    answer(house, "base")
+    monkeypatch.setattr(engine, "identity", lambda: replace(usual, kernel="oneDNN, rearranged"))
+    one = by(house, "base")[0]
+    assert one.engine["kernel"] == "torch"
+    assert "something changed since: kernel" in house.passports.replay(one.id or 0).words
+
+
 def test_what_no_model_of_ours_gave_is_not_replayed(house: House) -> None:
     answer(house, "human", "one")
     with pytest.raises(BadInput, match="human, which is no model"):

@@ -217,7 +217,7 @@ def engine_facts(identity: Identity) -> dict[str, Any]:
     """What computed an answer, beside base, adapter, template and decoding."""
     return {
         "base": identity.base, "device": identity.device, "dtype": identity.dtype, "quantisation": identity.quantisation,
-        "versions": library_versions(),
+        "kernel": identity.kernel, "versions": library_versions(),
     }  # fmt: skip
 
 

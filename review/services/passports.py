@@ -151,19 +151,26 @@ def _facts_of(answer: Answer) -> dict[str, Any]:
     base, dtype, quantisation = (*answer.base_hash.split(":"), "", "")[:3]
     facts: dict[str, Any] = {"base": base, "dtype": dtype, "quantisation": quantisation, "device": answer.engine.get("device", "")}
     facts |= {"template": answer.template_hash, "adapter": answer.adapter_hash, "decoding": answer.decode_hash}
+    facts["kernel"] = answer.engine.get("kernel", "")
     return facts | {name: number for name, number in answer.engine.get("versions", {}).items()}
 
 
 def _facts_now(identity: Identity, arm: Arm, where: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"base": identity.base_hash, "dtype": identity.dtype, "quantisation": identity.quantisation}
-    facts |= {"device": identity.device, "template": identity.template_hash, "adapter": "" if where == BASE else where}
+    facts |= {
+        "device": identity.device,
+        "kernel": identity.kernel,
+        "template": identity.template_hash,
+        "adapter": "" if where == BASE else where,
+    }
     return facts | {"decoding": DecodeSpec.from_dict(arm.decode).hash} | library_versions()
 
 
 def _model(identity: Identity) -> dict[str, Any]:
     return {
         "base": identity.base, "base_hash": identity.base_hash, "template_hash": identity.template_hash, "dtype": identity.dtype,
-        "quantisation": identity.quantisation, "device": identity.device, "context_length": identity.context_length,
+        "quantisation": identity.quantisation, "device": identity.device, "kernel": identity.kernel,
+        "context_length": identity.context_length,
         "reasons": dict(identity.reasons), "versions": library_versions(),
     }  # fmt: skip
 
