@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ft.engine import BASE, Activity, Check, Engine, Event, Identity, Request, Status
 from ft.errors import Unavailable, UserError
-from ft.memory import Memory
+from ft.memory import Memory, give_back
 from ft.runs import BaseChoice
 from review.services.adapters import Adapters
 from review.services.after_training import AfterTraining, Verdicts
@@ -103,6 +103,7 @@ class EngineOnDemand:
         engine.close()
         del engine
         gc.collect()
+        give_back()
         return True
 
     def come_back(self) -> None:
