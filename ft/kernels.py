@@ -31,7 +31,7 @@ FEW, ENOUGH = 1_000_000, 30_000_000  # numbers: a model too small to care about;
 CLEARLY = 1.15  # below this gain the usual kernel stays, and weights as they are
 LEAST = 4  # rows that rearranged weights are read for, one row being no quicker than four
 SHARE = 4  # rearranged weights are a second copy of all, which must fit the free memory so many times
-HALVES = (torch.float32, torch.bfloat16)
+KINDS = (torch.float32, torch.bfloat16)  # of weights that are measured
 Times = tuple[float, float]
 
 
@@ -104,7 +104,7 @@ def choose_kernel(weights: Sequence[torch.Tensor], whole: int, folder: Path, rea
     Says in `reasons` why, and what half precision would gain.
     """
     kind = weights[0].dtype if weights else None
-    if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or kind not in HALVES:
+    if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or kind not in KINDS:
         return usual
     speed = measured(weights, folder)
     if kind == torch.float32 and speed.gain_of_half >= CLEARLY:
