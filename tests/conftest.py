@@ -1,9 +1,13 @@
-"""What every test shares: an isolated home, a migrated database, the embedded base model, and a browser.
+"""What every test shares: an isolated home, a migrated database, the embedded base model, a browser, and the lots it draws.
 
-In CI a missing browser, WordNet or model is a failure, never a skip.
+In CI a missing browser, WordNet or model is a failure, never a skip. What the app draws by lot (`secrets`: sides, the order of pairs,
+tokens) comes in the test process from a seeded generator, anew for each test, so that a test that passed does not fail by chance later;
+TIEBREAK_SEED=n draws other lots. Processes that tests start draw real ones.
 """
 
 import os
+import random
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +18,42 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 IN_CI = bool(os.environ.get("CI"))
+SEED = os.environ.get("TIEBREAK_SEED", "0")
+LOTS = random.Random()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def pytest_configure() -> None:
+    import base64
+
+    def token_bytes(nbytes: int | None = None) -> bytes:
+        return LOTS.randbytes(32 if nbytes is None else nbytes)
+
+    secrets.token_bytes = token_bytes
+    secrets.token_hex = lambda nbytes=None: token_bytes(nbytes).hex()
+    secrets.token_urlsafe = lambda nbytes=None: base64.urlsafe_b64encode(token_bytes(nbytes)).rstrip(b"=").decode()
+    secrets.randbelow, secrets.randbits, secrets.choice = LOTS.randrange, LOTS.getrandbits, LOTS.choice
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    LOTS.seed(f"{SEED} {item.nodeid}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Iterator[Any]:
+    """What many tests share is drawn from lots of its own: the same whichever test asks for it first."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = LOTS.getstate()
+    LOTS.seed(f"{SEED} {fixturedef.baseid} {fixturedef.argname} {getattr(request, 'param', '')}")
+    try:
+        return (yield)
+    finally:
+        LOTS.setstate(before)
 
 
 def missing(what: str, cure: str) -> None:

@@ -4,8 +4,8 @@ POSTGRES_URL=postgresql://postgres@127.0.0.1:5432/postgres python -m pytest test
 """
 
 import os
-import secrets
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +31,7 @@ SQLITE_ONLY = ("REPLACE", "INSERT OR")
 def db() -> Iterator[Database]:
     pytest.importorskip("psycopg")
     url = make_url(SERVER).set(drivername="postgresql+psycopg")
-    name = f"test_{secrets.token_hex(6)}"
+    name = f"test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
