@@ -22,7 +22,6 @@ from ft.models import LoadedBase
 
 log = logging.getLogger(__name__)
 Product = Callable[[torch.Tensor], torch.Tensor]  # (..., inputs) -> (..., outputs)
-Kernel = Callable[[torch.Tensor, torch.Tensor | None], Product]  # (weight, bias) -> the product with them
 THREADS = torch.get_num_threads()  # of this process, before anybody changes it
 FILE = "measured.json"
 ROWS = (1, 2, 8)
@@ -33,6 +32,16 @@ LEAST = 4  # rows that rearranged weights are read for, one row being no quicker
 SHARE = 4  # rearranged weights are a second copy of all, which must fit the free memory so many times
 KINDS = (torch.float32, torch.bfloat16)  # of weights that are measured
 Times = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A way to multiply by weights. `name` is for the record of what computed an answer, since each rounds in its own way."""
+
+    name: str
+    bind: Callable[[torch.Tensor, torch.Tensor | None], Product]  # (weight, bias) -> the product with them
+    least_rows: int = 1  # fewer are no quicker
+    copies: bool = False  # it reads a copy of the weights, and not themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +59,20 @@ class Speed:
         return best / sum(self.bfloat16) if sum(self.bfloat16) else 1.0
 
 
-def usual(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def _usual(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return lambda given: functional.linear(given, weight, bias)
 
 
-def onednn(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def _onednn(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return lambda given: torch.ops.mkldnn._linear_pointwise.default(given, weight, bias, "none", [], "")
 
 
-def by_rows(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-    """A single row waits for memory alone, and torch's own kernel is good at that."""
-    one, many = usual(weight, bias), onednn(weight, bias)
+def _by_rows(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    one, many = USUAL.bind(weight, bias), ONEDNN.bind(weight, bias)
     return lambda given: (one if given.numel() == given.shape[-1] else many)(given)
 
 
-def packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-    """oneDNN with weights in the order in which it reads them: a copy."""
+def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     held, outputs = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.shape[0]
 
     def product(given: torch.Tensor) -> torch.Tensor:
@@ -80,10 +87,10 @@ def packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return product
 
 
-def kernel_name(kernel: Kernel) -> str:
-    """For the record: which one computed an answer, since each rounds in its own way."""
-    names: dict[Kernel, str] = {usual: "torch", onednn: "oneDNN", by_rows: "oneDNN from two rows on", packed: "oneDNN, rearranged"}
-    return names[kernel]
+USUAL = Kernel("torch", _usual)
+ONEDNN = Kernel("oneDNN", _onednn)
+BY_ROWS = Kernel("oneDNN from two rows on", _by_rows)  # a single row waits for memory alone, and torch's own is good at that
+PACKED = Kernel("oneDNN, rearranged", _packed, LEAST, copies=True)  # weights in the order in which oneDNN reads them
 
 
 def typical_weights(base: LoadedBase) -> list[torch.Tensor]:
@@ -105,18 +112,18 @@ def choose_kernel(weights: Sequence[torch.Tensor], whole: int, folder: Path, rea
     """
     kind = weights[0].dtype if weights else None
     if sum(weight.numel() for weight in weights) < FEW or weights[0].device.type != "cpu" or kind not in KINDS:
-        return usual
+        return USUAL
     speed = measured(weights, folder)
     if kind == torch.float32 and speed.gain_of_half >= CLEARLY:
         gain = (
             f"bfloat16 would be {speed.gain_of_half:.1f} times as fast for one to eight rows (measured), and rounds differently in a batch"
         )
         reasons["dtype"] = f"{reasons.get('dtype', kind)}; {gain}"
-    kernel, name, times = _best_as_they_are(speed)
-    words = f"{name}: {_gain(times, speed)}"
+    kernel, times = _best_as_they_are(speed)
+    words = f"{kernel.name}: {_gain(times, speed)}"
     if sum(speed.packed) and sum(speed.packed) * CLEARLY < sum(times):
         if Memory("cpu").free() >= SHARE * whole:
-            kernel = packed
+            kernel = PACKED
             words = f"oneDNN with rearranged weights, a second copy of {whole / 2**20:.0f} MiB: {_gain(speed.packed, speed)}"
         else:
             words += "; rearranged weights would be faster, but for a second copy of the base there is too little free memory"
@@ -124,18 +131,18 @@ def choose_kernel(weights: Sequence[torch.Tensor], whole: int, folder: Path, rea
     return kernel
 
 
-def _best_as_they_are(speed: Speed) -> tuple[Kernel, str, Times]:
+def _best_as_they_are(speed: Speed) -> tuple[Kernel, Times]:
     one, many = (0 < quick * CLEARLY < slow for quick, slow in zip(speed.onednn, speed.usual, strict=True))
     if not many:
-        return usual, "torch's usual kernel", speed.usual
+        return USUAL, speed.usual
     if one:
-        return onednn, "oneDNN", speed.onednn
-    return by_rows, "oneDNN from two rows on", (speed.usual[0], speed.onednn[1])
+        return ONEDNN, speed.onednn
+    return BY_ROWS, (speed.usual[0], speed.onednn[1])
 
 
 def _gain(times: Times, speed: Speed) -> str:
     if times == speed.usual:
-        return "the fastest measured here"
+        return "its usual one, the fastest measured here"
     return f"{sum(speed.usual) / sum(times):.1f} times as fast as torch's usual kernel here (measured)"
 
 
@@ -158,8 +165,8 @@ def measured(weights: Sequence[torch.Tensor], folder: Path) -> Speed:
 
 
 def _measure(weights: Sequence[torch.Tensor]) -> Speed:
-    found = {"usual": _milliseconds(usual, weights)}
-    for name, kernel in (("onednn", onednn), ("packed", packed)):
+    found = {"usual": _milliseconds(USUAL, weights)}
+    for name, kernel in (("onednn", ONEDNN), ("packed", PACKED)):
         try:
             found[name] = _milliseconds(kernel, weights)
         except (RuntimeError, AttributeError, NotImplementedError):
@@ -167,14 +174,14 @@ def _measure(weights: Sequence[torch.Tensor]) -> Speed:
             found[name] = (0.0, 0.0)
     if weights[0].dtype == torch.bfloat16:
         return Speed(**found, bfloat16=(0.0, 0.0))
-    best = packed if sum(found["packed"]) else usual
+    best = PACKED if sum(found["packed"]) else USUAL
     return Speed(**found, bfloat16=_milliseconds(best, [weight.to(torch.bfloat16) for weight in weights]))
 
 
 @torch.no_grad()
 def _milliseconds(kernel: Kernel, weights: Sequence[torch.Tensor]) -> Times:
     """Best round through all weights, so that none stays in the cache: for one row, for several."""
-    found, products = [], [kernel(weight, None) for weight in weights]
+    found, products = [], [kernel.bind(weight, None) for weight in weights]
     for rows in ROWS:
         inputs = [torch.ones(rows, weight.shape[1], dtype=weight.dtype) for weight in weights]
         best, until = float("inf"), time.perf_counter() + SECONDS

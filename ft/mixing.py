@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ft.kernels import LEAST, Kernel, Product, packed
+from ft.kernels import Kernel, Product
 
 SMALL = 64_000  # numbers: below this one product with zeros in it is faster than several without, and soon made
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -95,7 +95,7 @@ class Mixer:
         self.groups = [Group(self, place, [(name, modules[name]) for name in members], kernel) for place, members in enumerate(grouped)]
         head = model.get_output_embeddings()
         self.head = Group(self, -1, [("", head)], kernel) if type(head) is torch.nn.Linear else None
-        self.least_rows = LEAST if kernel is packed else 1  # fewer are no quicker
+        self.least_rows = kernel.least_rows
 
     def settle(self, parts: dict[str, LowRank], scale: float) -> Adapter:
         """An adapter of these parts, laid out so that what one group reads stands together. May be called on any thread."""
@@ -129,7 +129,7 @@ class Group:
         self._base: Product = modules[0].forward
         if plain:
             weight, self._bias = _joined(modules, kernel)
-            self._base = kernel(weight, self._bias)
+            self._base = kernel.bind(weight, self._bias)
         self._input: torch.Tensor | None = None
         self._parts: list[torch.Tensor | None] = []
         for index, module in enumerate(modules):
@@ -262,7 +262,7 @@ def _joined(modules: list[Any], kernel: Kernel) -> tuple[torch.Tensor, torch.Ten
     weight = torch.cat([module.weight.data for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
     start = 0
-    for module in modules if kernel is not packed else ():
+    for module in modules if not kernel.copies else ():
         end = start + module.weight.shape[0]
         module.weight.data = weight[start:end]
         if bias is not None:

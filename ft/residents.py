@@ -18,7 +18,7 @@ from ft.adapter_weights import read_adapter
 from ft.adapters import AdapterFacts, vet
 from ft.engine import BASE, Check, Message
 from ft.errors import BadInput, Conflict, Unavailable
-from ft.kernels import choose_kernel, kernel_name, typical_weights
+from ft.kernels import choose_kernel, typical_weights
 from ft.keyvalues import KeyValues, cache_name
 from ft.lean import lean_for
 from ft.mixing import Adapter, Mixer, Plan
@@ -56,7 +56,7 @@ class Residents:
         self._dtype = getattr(torch, base.dtype)
         whole = sum(parameter.nbytes for parameter in base.model.parameters())
         kernel = choose_kernel(typical_weights(base), whole, measures, base.reasons)
-        self.kernel = kernel_name(kernel)
+        self.kernel = kernel.name
         self._mixer = Mixer(base.model, list(base.shape.linears), kernel)
         self._resident: dict[str, Resident] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}

@@ -175,8 +175,9 @@ def choose(monkeypatch: pytest.MonkeyPatch, folder: Path, took: Took, free: int 
 
     def milliseconds(kernel: Any, weights: Any) -> tuple[float, float]:
         half = weights[0].dtype == torch.bfloat16
-        measured.append("half" if half else kernel.__name__)
-        return took["half" if half else kernel.__name__]
+        name = {kernels.USUAL: "usual", kernels.ONEDNN: "onednn", kernels.PACKED: "packed"}[kernel]
+        measured.append("half" if half else name)
+        return took[measured[-1]]
 
     class Room:
         def __init__(self, device: str) -> None:
@@ -197,12 +198,12 @@ def test_the_fastest_kernel_is_taken_and_measured_once(tmp_path: Path, monkeypat
 
     took = {"usual": (3.0, 6.0), "onednn": (1.0, 2.0), "packed": (1.0, 1.9), "half": (0.5, 0.95)}
     chosen, reasons, measured = choose(monkeypatch, tmp_path, took)
-    assert chosen is kernels.onednn, "a second copy of the base for next to nothing"
+    assert chosen is kernels.ONEDNN, "a second copy of the base for next to nothing"
     assert "3.0 times" in reasons["kernel"]
     assert "2.0 times as fast" in reasons["dtype"]
     assert measured == ["usual", "onednn", "packed", "half"]
     again, _, measured = choose(monkeypatch, tmp_path, took)
-    assert again is kernels.onednn
+    assert again is kernels.ONEDNN
     assert measured == [], "it was measured again"
 
 
@@ -211,11 +212,11 @@ def test_weights_are_rearranged_where_that_pays_and_the_memory_holds_them_twice(
 
     took = {"usual": (3.0, 6.0), "onednn": (1.0, 2.0), "packed": (0.8, 1.2), "half": (0.5, 1.0)}
     chosen, reasons, _ = choose(monkeypatch, tmp_path, took)
-    assert chosen is kernels.packed
+    assert chosen is kernels.PACKED
     assert "a second copy of 4 MiB" in reasons["kernel"]
     assert "4.5 times" in reasons["kernel"]
     chosen, reasons, _ = choose(monkeypatch, tmp_path, took, free=10 * 2**20)
-    assert chosen is kernels.onednn
+    assert chosen is kernels.ONEDNN
     assert "too little free memory" in reasons["kernel"]
 
 
@@ -224,7 +225,7 @@ def test_a_gain_too_small_to_trust_or_a_broken_file_changes_nothing(tmp_path: Pa
 
     (tmp_path / kernels.FILE).write_text("{broken")
     took = {"usual": (1.0, 1.0), "onednn": (0.95, 0.95), "packed": (0.9, 0.9), "half": (1.0, 1.0)}
-    assert choose(monkeypatch, tmp_path, took)[0] is kernels.usual
+    assert choose(monkeypatch, tmp_path, took)[0] is kernels.USUAL
 
 
 def test_a_torch_without_these_kernels_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,10 +236,10 @@ def test_a_torch_without_these_kernels_keeps_its_own(tmp_path: Path, monkeypatch
     def absent(weight: object, bias: object) -> Any:
         raise AttributeError
 
-    monkeypatch.setattr(kernels, "onednn", absent)
-    monkeypatch.setattr(kernels, "packed", absent)
+    monkeypatch.setattr(kernels, "ONEDNN", kernels.Kernel("absent", absent))
+    monkeypatch.setattr(kernels, "PACKED", kernels.Kernel("absent", absent))
     weights = [torch.randn(600, 600) for _ in range(3)]
-    assert kernels.choose_kernel(weights, 4 * 3 * 600 * 600, tmp_path, {}) is kernels.usual
+    assert kernels.choose_kernel(weights, 4 * 3 * 600 * 600, tmp_path, {}) is kernels.USUAL
 
 
 def test_a_single_row_keeps_the_usual_kernel_where_only_several_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,16 +251,17 @@ def test_a_single_row_keeps_the_usual_kernel_where_only_several_gain(tmp_path: P
     used: list[str] = []
     from ft import kernels
 
-    for name in ("usual", "onednn"):
-        monkeypatch.setattr(kernels, name, lambda weight, bias, name=name: lambda given: used.append(name))
-    product = kernel(torch.randn(600, 600), None)
+    for name in ("USUAL", "ONEDNN"):
+        told = kernels.Kernel(name, lambda weight, bias, name=name: lambda given: used.append(name))  # type: ignore[misc]
+        monkeypatch.setattr(kernels, name, told)
+    product = kernel.bind(torch.randn(600, 600), None)
     for shape in ((1, 600), (1, 1, 600), (2, 600), (1, 4, 600)):
         product(torch.randn(*shape))
-    assert used == ["usual", "usual", "onednn", "onednn"]
+    assert used == ["USUAL", "USUAL", "ONEDNN", "ONEDNN"]
 
 
 @pytest.mark.parametrize("shape", [(1, 96), (1, 1, 96), (3, 96), (2, 1, 96), (4, 96), (5, 96), (2, 7, 96)])
-@pytest.mark.parametrize("name", ["usual", "onednn", "by_rows", "packed"])
+@pytest.mark.parametrize("name", ["USUAL", "ONEDNN", "BY_ROWS", "PACKED"])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_every_kernel_computes_the_same(name: str, shape: tuple[int, ...], with_bias: bool) -> None:
     import torch
@@ -268,7 +270,7 @@ def test_every_kernel_computes_the_same(name: str, shape: tuple[int, ...], with_
 
     weight, bias = torch.randn(160, 96), torch.randn(160) if with_bias else None
     given = torch.randn(*shape)
-    found = getattr(kernels, name)(weight, bias)(given)
+    found = getattr(kernels, name).bind(weight, bias)(given)
     wanted = (given.double() @ weight.double().t() + (0 if bias is None else bias.double())).float()
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
@@ -280,11 +282,11 @@ def test_rearranged_weights_give_what_the_library_gives_for_one_row_and_for_many
     import torch
 
     from ft import residents as module
-    from ft.kernels import packed
+    from ft.kernels import PACKED
     from ft.keyvalues import KeyValues
     from ft.models import load
 
-    monkeypatch.setattr(module, "choose_kernel", lambda *given: packed)
+    monkeypatch.setattr(module, "choose_kernel", lambda *given: PACKED)
     with torch.no_grad():
         found = module.Residents(load(str(tiny_base), tiny_base.parent, device="cpu", dtype="float32"), tmp_path)
         for kind, folder in folders.items():
