@@ -67,6 +67,18 @@ def test_a_person_promotes_and_what_the_page_showed_is_kept(house: House, promot
         promotions.promote("tuned-v3", house.engineer)
 
 
+def test_whether_there_is_another_answer_to_look_at_is_told_without_judging_all(house: House, promotions: Promotions) -> None:
+    before = promotions.looked_at("tuned-v3")
+    assert promotions.looked_at("tuned-v3") == before
+    answer_canaries(house)
+    after = promotions.looked_at("tuned-v3")
+    assert after != before
+    assert promotions.case("tuned-v3").got_worse.compared == 38
+    assert "(38, 38)" in after
+    promotions.promote("tuned-v3", house.engineer)
+    assert promotions.looked_at("tuned-v3") != after, "it is compared with something else now"
+
+
 def test_what_got_worse_and_a_failed_check_speak_against_it(house: House, promotions: Promotions) -> None:
     win(house)
     answer_canaries(house, tuned="Open Settings")

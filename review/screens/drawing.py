@@ -31,8 +31,11 @@ def interval_bar(
     )
 
 
-def curve(lines: Sequence[tuple[str, Points]], words: str, width: int = 640, height: int = 240, across: str = "step") -> str:
-    """Up to three named lines over the same steps, with axis labels and a legend. `words` says in a sentence what it shows."""
+def curve(lines: Sequence[tuple[str, Points]], words: str, across: str = "step") -> str:
+    """Up to three named lines over the same steps, with axis labels and a legend. `words` says in a sentence what it shows.
+
+    As wide as its place: the lines are stretched, their thickness and the labels, which are text beside them, are not.
+    """
     clean = [(name, [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]) for name, points in lines]
     everything = [point for _, points in clean for point in points]
     if not everything:
@@ -40,29 +43,26 @@ def curve(lines: Sequence[tuple[str, Points]], words: str, width: int = 640, hei
     xs, ys = [x for x, _ in everything], [y for _, y in everything]
     x0, x1 = min(xs), max(max(xs), min(xs) + 1)
     low, high, ticks = _axis(min(ys), max(ys))
-    left, right, top, bottom = 46, width - 12, 12, height - 30
 
     def px(x: float) -> float:
-        return left + (right - left) * (x - x0) / (x1 - x0)
+        return 100 * (x - x0) / (x1 - x0)
 
     def py(y: float) -> float:
-        return bottom - (bottom - top) * (y - low) / (high - low)
+        return 100 - 100 * (y - low) / (high - low)
 
-    parts = [
-        f'<line class="tb-grid" x1="{left}" x2="{right}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>'
-        f'<text x="{left - 6}" y="{py(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
-        for t in ticks
-    ]
-    parts += [f'<text x="{px(x):.1f}" y="{height - 10}" text-anchor="{anchor}">{x:g}</text>' for x, anchor in ((x0, "start"), (x1, "end"))]
-    parts.append(f'<text x="{(left + right) / 2:.0f}" y="{height - 10}" text-anchor="middle">{escape(across)}</text>')
+    levels, wide = "".join(f'<span style="top:{py(t):.2f}%">{t:g}</span>' for t in ticks), max(len(f"{t:g}") for t in ticks)
+    drawn = [f'<line class="tb-grid" x1="0" x2="100" y1="{py(t):.2f}" y2="{py(t):.2f}"/>' for t in ticks]
     for index, (_, points) in enumerate(clean):
-        parts += _line(index, [(px(x), py(y)) for x, y in points])
+        drawn += _line(index, [(px(x), py(y)) for x, y in points])
     legend = "".join(
-        f'<span class="tb-key tb-line-{index}">{escape(name)}{f" {points[-1][1]:.3f}" if points else ""}</span>'
+        f'<span class="tb-key tb-line-{index}">{escape(name)}{f" {points[-1][1]:.4g}" if points else ""}</span>'
         for index, (name, points) in enumerate(clean)
     )
     return (
-        f'<figure class="tb-curve"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(words)}">{"".join(parts)}</svg>'
+        f'<figure class="tb-curve"><div class="tb-plot" role="img" aria-label="{escape(words)}">'
+        f'<div class="tb-levels tb-num" style="min-width:{wide}ch">{levels}</div>'
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{"".join(drawn)}</svg>'
+        f'<div class="tb-across tb-num"><span>{x0:g}</span><span>{escape(across)}</span><span>{x1:g}</span></div></div>'
         f'<figcaption class="tb-num">{legend}</figcaption></figure>'
     )
 
@@ -70,10 +70,10 @@ def curve(lines: Sequence[tuple[str, Points]], words: str, width: int = 640, hei
 def _line(index: int, points: list[tuple[float, float]]) -> list[str]:
     if not points:
         return []
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    path = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
     shapes = [f'<polyline class="tb-line-{index}" points="{path}"/>'] if len(points) > 1 else []
     marks = points if len(points) <= 12 else points[-1:]
-    return shapes + [f'<circle class="tb-line-{index}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in marks]
+    return shapes + [f'<path class="tb-mark tb-line-{index}" d="M{x:.2f} {y:.2f}h0"/>' for x, y in marks]  # a circle would stretch
 
 
 def _axis(low: float, high: float) -> tuple[float, float, list[float]]:

@@ -57,6 +57,20 @@
     return reply;
   };
 })();
+/* What a person unfolded stays unfolded when its part is drawn anew, as that of a run is every two seconds. */
+(() => {
+  if (window.tbUnfolded) return;
+  const unfolded = (window.tbUnfolded = new Set());
+  const key = (part) => `${part.parentElement?.closest("[id]")?.id} ${part.querySelector("summary")?.textContent}`;
+  document.addEventListener("click", (event) => {
+    const part = event.target instanceof Element ? event.target.closest("summary")?.closest("details") : null;
+    if (part) unfolded[part.open ? "delete" : "add"](key(part));
+  }, true);
+  new MutationObserver((changes) => {
+    if (!unfolded.size) return;
+    for (const part of document.querySelectorAll("details:not([open])")) if (unfolded.has(key(part))) part.open = true;
+  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["open"] });
+})();
 /* Keys for buttons marked tb-press-KEY, where the one that can be seen is meant: 1-4 for a judgement, n for the next. Never while writing. */
 (() => {
   if (window.tbPress) return;

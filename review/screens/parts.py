@@ -185,6 +185,12 @@ def actions() -> gr.Row:
     return gr.Row(elem_classes=["tb-actions"])
 
 
+def brings_into_view(event: Any, elem_id: str) -> None:
+    """What a click fills below the edge of the screen is scrolled to, as far as needed to see it whole."""
+    scroll = f"document.getElementById('{elem_id}')?.scrollIntoView({{block: 'nearest', behavior: 'smooth'}})"
+    event.then(None, js=f"() => void setTimeout(() => {scroll}, 100)")
+
+
 def empty_state(words: str, action: str = "", address: str = "") -> str:
     """What to show where nothing is yet: one sentence, and the way to the first thing."""
     link = f'<a href="{escape(address)}">{escape(action)} →</a>' if address else f"<span>{escape(action)}</span>" if action else ""

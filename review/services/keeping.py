@@ -114,9 +114,7 @@ class Keeping:
 
     def compare(self, new: str, old: str) -> WhatGotWorse:
         """What the arm `new` does worse than the arm `old`; "base" is the base there is now. Raises NotFound for an unknown arm."""
-        with reading(self._db) as session:
-            old = arm_rows.base_arm(session) or old if old == BASE else old
-            pairs = [pair for purpose in (CANARY, KEEP) for pair in _pairs(session, purpose, _arm(session, new), _arm(session, old))]
+        old, pairs = self._answered(new, old)
         judged = [_judge(pair.prompt, pair.kind, pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
         worse = [each.regression for each in judged if each.regression]
         most = Counter(regression.group for regression in worse)
@@ -131,6 +129,17 @@ class Keeping:
             better=sum(j.better for j in judged),
             groups=tuple(sorted(groups, key=lambda g: (-g.worse, g.name))),
         )  # fmt: skip
+
+    def answered(self, new: str, old: str) -> tuple[int, int]:
+        """How many prompts both arms have answered, and of how many. Raises NotFound for an unknown arm."""
+        pairs = self._answered(new, old)[1]
+        return sum(pair.old is not None and pair.new is not None for pair in pairs), len(pairs)
+
+    def _answered(self, new: str, old: str) -> tuple[str, list["_Pair"]]:
+        with reading(self._db) as session:
+            old = arm_rows.base_arm(session) or old if old == BASE else old
+            pairs = [pair for purpose in (CANARY, KEEP) for pair in _pairs(session, purpose, _arm(session, new), _arm(session, old))]
+        return old, pairs
 
 
 @dataclass(frozen=True, slots=True)

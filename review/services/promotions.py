@@ -129,6 +129,11 @@ class Promotions:
         )
         return Case(**{each: getattr(case, each) for each in case.__slots__} | {"against": tuple(_doubts(case))})
 
+    def looked_at(self, name: str) -> str:
+        """Another text whenever `case` has another answer to look at: cheap, where `case` is not. Raises NotFound."""
+        used = self._adapters.in_use() or BASE
+        return f"{name} for {used}: {self._keeping.answered(name, used if used != name else BASE)}"
+
     def ask(self, name: str, by: int | None, against: str = "") -> int:
         """Let the adapter and `against` ("": what it would replace) answer the general questions and the keep-list, which is filled first.
 

@@ -54,7 +54,8 @@ class Remotes:
 
         name = name.strip()
         if not NAME.fullmatch(name) or name.casefold() in RESERVED:
-            raise BadInput(f"{name[:64]!r} cannot be an arm's name. Use up to 64 letters, digits, spaces and . + - _, not base or human.")
+            what = f"{name[:64]!r} cannot be an arm's name" if name else "The name of the new arm is missing"
+            raise BadInput(f"{what}. Use up to 64 letters, digits, spaces and . + - _, not base or human.")
         if not model.strip() or len(model) > 200:
             raise BadInput("The model's name on the server is missing. Give it as the server lists it.")
         if key_env and not is_variable(key_env):

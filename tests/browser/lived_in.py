@@ -13,7 +13,7 @@ from review.services.house import House, build, open_database
 from review.settings import Settings
 from review.web import build_app
 from storage.queries import keeping
-from storage.tables import Answer, Arm, Run, RunEvent
+from storage.tables import Answer, Arm, Prompt, Run, RunEvent
 from tests import study_room
 from tests.hostile.site import free_socket, served
 from tests.judging import practised
@@ -190,3 +190,16 @@ def _in_use(house: House) -> None:
         for arm, text in (("base", "Tokyo"), (TUNED, "Open Settings")):
             session.add_all(Answer(arm_id=arms[arm], prompt_id=one.id, text=text) for one in keeping.prompts_of(session, held.id or 0))
     house.promotions.promote(TUNED, house.people.user("Erik").id, "Reviewers prefer it, and billing is looked at next.")
+
+
+def one_more_answered(house: House) -> None:
+    """A new question that must not get worse, answered by the base and the adapter alike."""
+    with house.db.write() as session:
+        held = keeping.set_for(session, "canary")
+        assert held is not None
+        number = len(keeping.prompts_of(session, held.id or 0))
+        made = Prompt(set_id=held.id or 0, split="test", instruction=f"Is {number} a number?", content_hash=f"n{number}", expects={})
+        session.add(made)
+        session.flush()
+        arms = {arm.name: arm.id for arm in session.query(Arm)}
+        session.add_all(Answer(arm_id=arms[arm], prompt_id=made.id, text="Yes.") for arm in ("base", TUNED))

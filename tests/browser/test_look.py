@@ -3,7 +3,9 @@
 Each tab of each part is visited with content, and again in a house where nothing has happened yet.
 """
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +102,37 @@ def test_a_page_shows_only_ones_own_parts(browser: Any, lived: Lived) -> None:
         assert shown == [PARTS[part][1] for part in PARTS_OF[PEOPLE[name]]]
         assert name in page.locator("#tb-header").inner_text()
         page.context.close()
+
+
+def test_an_answer_that_comes_is_drawn_and_what_one_unfolded_stays_so(browser: Any, lived: Lived) -> None:
+    page = lived.open(browser, "Erik", "/lab", tab="promotion", viewport=DESK)
+    first = page.locator("#promotion-case details").first
+    first.locator("summary").click()
+    before = page.locator("#promotion-case").inner_text()
+    told = re.search(r"(\d+) of (\d+) answers got worse", before)
+    assert told
+    lived_in.one_more_answered(lived.house)
+    page.get_by_text(f"{told[1]} of {int(told[2]) + 1} answers got worse").wait_for()
+    assert first.get_attribute("open") is not None
+    first.locator("summary").click()
+    lived_in.one_more_answered(lived.house)
+    page.get_by_text(f"{told[1]} of {int(told[2]) + 2} answers got worse").wait_for()
+    assert first.get_attribute("open") is None
+    page.context.close()
+
+
+def test_a_refusal_is_said_in_one_place_and_what_a_click_fills_is_scrolled_to(browser: Any, new: Lived, tmp_path: Path) -> None:
+    page = new.open(browser, "Erik", "/lab", tab="adapters", viewport={"width": 1280, "height": 700})
+    page.locator("#adapter-add").click()
+    page.get_by_text("No file is chosen").wait_for()
+    assert [mark.is_visible() for mark in page.locator("#lab-tabs").get_by_text("Error", exact=True).all()].count(True) == 0
+    (tmp_path / "bad.zip").write_bytes(b"nonsense")
+    page.locator("#adapter-file input[type=file]").set_input_files(tmp_path / "bad.zip")
+    page.locator("#adapter-file").get_by_text("bad").wait_for()
+    page.locator("#adapter-add").click()
+    page.get_by_text("bad.zip is not a zip file").wait_for()
+    page.wait_for_function("document.getElementById('adapter-verdict').getBoundingClientRect().bottom <= innerHeight")
+    page.context.close()
 
 
 def test_light_or_dark_is_remembered(browser: Any, lived: Lived) -> None:

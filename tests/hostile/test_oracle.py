@@ -1,7 +1,7 @@
 """T13: a classifier that sees every byte and time of the wire, except the answers' texts, cannot tell which side is the tuned one.
 
-In the suite a reduced number of assignments; `TIEBREAK_FULL=1 pytest tests/hostile/test_oracle.py` judges two thousand. The same classifier
-finds a side that is given away by one byte, by the length of a header, or by milliseconds: it has the power to accuse.
+A thousand assignments in the suite; `TIEBREAK_FULL=1 pytest tests/hostile/test_oracle.py` judges five thousand. The same classifier finds
+a side that is given away by one byte, by the length of a header, or by milliseconds: it has the power to accuse.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.hostile.site import Visitor, free_socket, served
 
 pytestmark = pytest.mark.hostile
 FULL = bool(os.environ.get("TIEBREAK_FULL"))
-ASSIGNMENTS = 2000 if FULL else 300
+ASSIGNMENTS = 5000 if FULL else 1000
 LEAKY = 150
 PER_REVIEWER = 50
 BUCKETS = 1024
@@ -156,28 +156,53 @@ def features(seen: list[Trace]) -> np.ndarray:
     return np.asarray((found[:, told] - found[:, told].mean(axis=0)) / spread[told] * weight[told])
 
 
-def scores(x: np.ndarray, truth: np.ndarray, folds: int = 5, ridge: float = 30.0) -> np.ndarray:
-    """Held-out scores of a ridge classifier, in its dual form."""
-    found = np.zeros(len(x))
+def reader(x: np.ndarray, folds: int = 5, ridge: float = 30.0) -> np.ndarray:
+    """What turns truths into held-out scores: those of a ridge classifier, in its dual form. (traces, traces)"""
+    found = np.zeros((len(x), len(x)))
     fold = np.random.default_rng(1).permutation(len(x)) % folds
     for each in range(folds):
-        learn, test = fold != each, fold == each
+        learn, test = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
         kernel = x[learn] @ x[learn].T
-        weights = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), truth[learn])
-        found[test] = x[test] @ (x[learn].T @ weights)
+        found[np.ix_(test, learn)] = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), x[learn] @ x[test].T).T
     return found
 
 
-def auc(seen: list[Trace]) -> tuple[float, float, float]:
-    """Area under the curve and its 95 % interval (Hanley and McNeil 1982)."""
-    truth = np.array([1.0 if trace.left_is_tuned else -1.0 for trace in seen])
-    found = scores(features(seen), truth)
-    ours, theirs = found[truth > 0], found[truth < 0]
-    area = float((ours[:, None] > theirs).mean() + 0.5 * (ours[:, None] == theirs).mean())
-    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
-    spread = area * (1 - area) + (len(ours) - 1) * (q1 - area**2) + (len(theirs) - 1) * (q2 - area**2)
-    width = 1.96 * (spread / (len(ours) * len(theirs))) ** 0.5
-    return area, area - width, area + width
+def area(truth: np.ndarray, said: np.ndarray) -> float:
+    """Under the curve: how often the score of a tuned side is above that of another one (Mann and Whitney 1947)."""
+    order = np.empty(len(said))
+    order[np.argsort(said, kind="stable")] = np.arange(1, len(said) + 1)
+    ours = truth > 0
+    return float((order[ours].sum() - ours.sum() * (ours.sum() + 1) / 2) / (ours.sum() * (~ours).sum()))
+
+
+@dataclass
+class Judged:
+    """The classifier's area; `by_lot`: areas where the sides are shuffled, which is what no knowledge at all looks like."""
+
+    area: float
+    by_lot: np.ndarray
+
+    @property
+    def p(self) -> float:
+        """How often lots alone give such an area or a larger one."""
+        return float((1 + (self.by_lot >= self.area).sum()) / (1 + len(self.by_lot)))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, as wide as lots alone spread: formulas for independent scores are too narrow here, where they share what was learnt."""
+        width = 1.96 * float(self.by_lot.std())
+        return self.area - width, self.area + width
+
+    def __str__(self) -> str:
+        return f"AUC {self.area:.3f} ({self.interval[0]:.3f} to {self.interval[1]:.3f}), p {self.p:.3f}"
+
+
+def judged(seen: list[Trace], shuffles: int = 2000) -> Judged:
+    truth, read = np.array([1.0 if trace.left_is_tuned else -1.0 for trace in seen]), reader(features(seen))
+    rng = np.random.default_rng(2)
+    shuffled = np.array([rng.permutation(truth) for _ in range(shuffles)])
+    by_lot = np.array([area(each, said) for each, said in zip(shuffled, shuffled @ read.T, strict=True)])
+    return Judged(area(truth, read @ truth), by_lot)
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +214,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 def test_no_byte_and_no_time_tells_the_sides_apart(app: Wire) -> None:
     seen = traces(app, ASSIGNMENTS)
     assert len({trace.assignment for trace in seen}) == ASSIGNMENTS
-    area, low, high = auc(seen)
-    print(f"AUC {area:.3f} ({low:.3f} to {high:.3f}) over {len(seen)} assignments")
-    assert low < (0.5 if FULL else 0.53)  # few assignments: three standard errors, so that chance alone does not fail it
-    assert high < (0.55 if FULL else 0.66)
+    found = judged(seen)
+    print(f"{found} over {len(seen)} assignments")
+    assert found.p > 0.001, f"{found}: more than lots give"
+    assert found.interval[1] < (0.55 if FULL else 0.62)
 
 
 def leaking(app: Wire, tell: Callable[[dict[str, Any]], None]) -> Callable[[Any], dict[str, Any]]:
@@ -227,5 +252,5 @@ def test_a_leak_is_found(app: Wire, tell: Callable[[dict[str, Any]], None], monk
         for trace in judge_all(app, name, PER_REVIEWER)
     ]
     with_truth(app, seen)
-    area, low, _ = auc(seen)
-    assert area > 0.95, f"{area:.3f} ({low:.3f})"
+    found = judged(seen, shuffles=200)
+    assert found.area > 0.95, str(found)

@@ -12,7 +12,7 @@ from review.screens.lab.adapter_cards import accepted_html, card_html, list_html
 from review.screens.lab.blending import blend_part
 from review.screens.lab.remote_arms import remotes_part
 from review.screens.lab.room import Room, choices
-from review.screens.parts import QUICK, SLOW, actions, acts, block, heading, note
+from review.screens.parts import QUICK, SLOW, actions, acts, block, brings_into_view, heading, note
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -134,4 +134,6 @@ def _upload(house: "House", places: list[Any], state: Any) -> Any:
         house.answers.ensure_arms()
         return [accepted_html(added), None, None, "", *state(added.name)]
 
-    return add.click(add_adapter, [files, folder, name, foreign], [verdict, files, folder, name, *places], **SLOW)
+    added = add.click(add_adapter, [files, folder, name, foreign], [verdict, files, folder, name, *places], **SLOW)
+    brings_into_view(added, "adapter-verdict")
+    return added

@@ -7,7 +7,7 @@ import gradio as gr
 from ft.errors import BadInput
 from review.screens.lab.adapter_cards import accepted_html
 from review.screens.lab.room import Room, choices
-from review.screens.parts import SLOW, actions, acts, block, heading
+from review.screens.parts import SLOW, actions, acts, block, brings_into_view, heading
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -40,7 +40,8 @@ def blend_part(house: "House", places: list[Any], state: Any) -> Room:
         house.answers.ensure_arms()
         return [accepted_html(added), "", *state(added.name)]
 
-    make.click(blend, [name, first, first_weight, second, second_weight], [made, name, *places], **SLOW)
+    blended = make.click(blend, [name, first, first_weight, second, second_weight], [made, name, *places], **SLOW)
+    brings_into_view(blended, "blend-made")
 
     def show(person: "UserView") -> list[Any]:
         names = [view.name for view in reversed(house.adapters.adapters()) if view.status == "registered" and "DoRA" not in view.method]

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import SPLITS, Room, choices
-from review.screens.parts import QUICK, SLOW, actions, acts, block, empty_state, escape, heading, table
+from review.screens.parts import QUICK, SLOW, actions, acts, block, brings_into_view, empty_state, escape, heading, table
 
 if TYPE_CHECKING:
     from review.services.house import House
@@ -157,7 +157,8 @@ def build(house: "House") -> Room:
         return browse
 
     outputs = [listing, chosen, prompts, back, forward, place]
-    bring.click(import_file, [file, name, split, approve, mask, fields], [report, file, *outputs], **SLOW)
+    brought = bring.click(import_file, [file, name, split, approve, mask, fields], [report, file, *outputs], **SLOW)
+    brings_into_view(brought, "data-report")
     asked, page = [chosen, part, query, place], [prompts, back, forward, place]
     for event in (chosen.input, part.input, query.submit):
         event(turns(0), asked, page, **QUICK)

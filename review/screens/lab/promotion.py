@@ -159,6 +159,7 @@ def build(house: "House") -> Room:
     used = block(elem_id="promotion-used", min_height=24)
     chosen = gr.Dropdown([], label="Adapter to look at", elem_id="promotion-chosen")
     case = block(elem_id="promotion-case", min_height=120)
+    drawn = gr.Textbox(label="drawn", visible="hidden")
     with actions():
         ask = gr.Button("Look for what got worse", elem_id="promotion-ask")
     reason = gr.Textbox(label="Why (optional, kept with the decision)", max_length=2000, elem_id="promotion-reason")
@@ -170,18 +171,20 @@ def build(house: "House") -> Room:
     history = block(elem_id="promotion-history", min_height=24)
     rule = _rule(house)
     exporting = export_part(house)
-    places = [used, chosen, case, reason, put, back, base, history]
+    places = [used, chosen, case, drawn, reason, put, back, base, history]
 
     def state(picked: str | None) -> list[Any]:
         names = [one.name for one in reversed(house.adapters.adapters())]
         now_used, told, before = house.adapters.in_use() or "base", house.promotions.history(), house.promotions.previous()
         now = picked if picked in names else next((name for name in names if name != now_used), names[0] if names else None)
+        mark = house.promotions.looked_at(now) if now else ""
         found = house.promotions.case(now) if now else None
         may = found is not None and found.adapter.name != now_used and not found.forbidden
         return [
             used_html(now_used, told),
             choices(names, now),
             case_html(found),
+            mark,
             "",
             gr.Button(f"Put {now} in use" if now else "Put it in use", interactive=may),
             gr.Button(
@@ -203,7 +206,7 @@ def build(house: "House") -> Room:
         if not picked:
             raise BadInput("No adapter is chosen. Choose one from the list first.")
         queued = house.promotions.ask(picked, person.id)
-        note("The questions are being answered; see Answers for how far." if queued else "Every question is answered already.")
+        note("The questions are being answered; what got worse appears here." if queued else "Every question is answered already.")
         return state(picked)
 
     chosen.input(look, [chosen], places, **QUICK)
@@ -213,7 +216,13 @@ def build(house: "House") -> Room:
     def show(person: "UserView") -> list[Any]:
         return [*state(None), *rule.show(person), *exporting.show(person)]
 
-    return Room(outputs, show, exporting.moving, exporting.live)
+    def live(person: "UserView", picked: str | None, seen: str) -> list[Any]:
+        """Draws the case anew when another answer came, and not while somebody reads it."""
+        mark = house.promotions.looked_at(picked) if picked else ""
+        news = [gr.skip(), gr.skip()] if mark == seen else [case_html(house.promotions.case(picked) if picked else None), mark]
+        return [*news, *(exporting.live(person) if exporting.live else ())]
+
+    return Room(outputs, show, [case, drawn, *exporting.moving], live, [chosen, drawn])
 
 
 def _decide(

@@ -14,7 +14,7 @@ from review.screens.lab.retrain_check import check_html, excluded_html, settings
 from review.screens.lab.retrain_form import FRESH, form, presets, sources, spec_of, values
 from review.screens.lab.retrain_watch import run_html, runs_html
 from review.screens.lab.room import Room
-from review.screens.parts import QUICK, SLOW, actions, acts, block, escape, heading, note
+from review.screens.parts import QUICK, SLOW, actions, acts, block, brings_into_view, escape, heading, note
 from review.services.run_views import PRESETS
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def build(house: "House") -> Room:
     preset.input(choose_preset, [preset, *fields.values()], list(fields.values()), **QUICK)
     again.click(use_settings, [chosen], list(fields.values()), **QUICK)
     copy.click(copy_settings, list(fields.values()), [copied], **QUICK)
-    check.click(check_run, [sets, *fields.values()], [verdict, measured, checking], **SLOW)
+    checked = check.click(check_run, [sets, *fields.values()], [verdict, measured, checking], **SLOW)
+    brings_into_view(checked, "run-verdict")
     start.click(start_run, [sets, *fields.values()], [verdict, *watching], **SLOW)
     said = {
         pause: (house.training.pause, "The run saves itself and then lets the machine go."),

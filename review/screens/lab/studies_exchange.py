@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ft.errors import BadInput
-from review.screens.parts import SLOW, actions, acts, block, count, escape, heading
+from review.screens.parts import SLOW, actions, acts, block, brings_into_view, count, escape, heading
 from review.services.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -103,5 +103,6 @@ def build(house: "House", redraw: "Callable[[str], list[Any]]", shown: list[Any]
         came = Exchange(house.db).import_file(Path(path), (title or "").strip(), by=person.id)
         return [report_html(came), None, "", *redraw(came.study)]
 
-    bring.click(import_study, [file, name], [report, file, name, *shown], show_progress_on=[report], **SLOW)
+    brought = bring.click(import_study, [file, name], [report, file, name, *shown], show_progress_on=[report], **SLOW)
+    brings_into_view(brought, "study-report")
     return links
