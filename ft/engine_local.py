@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -141,8 +140,11 @@ class LocalEngine:
             found.append(self._residents.check(name))
             yield
 
-        with suppress(Unavailable):  # of a base that has changed: the engine's state says so
+        try:
             self._do(_Command(act, ready=lambda: True))
+        except Unavailable:
+            if self._status.state == "ready":  # the adapter is not in memory; a base that has changed stops the engine
+                raise
         return found[0] if found else Check("base", False, self._status.message)
 
     def generate(self, requests: Sequence[Request]) -> EventStream:

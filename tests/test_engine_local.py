@@ -46,6 +46,16 @@ def people(engine: Any) -> Any:
     return engine._gathering._batches["people"]
 
 
+def test_to_look_at_what_is_not_there_accuses_nobody(engine: Any) -> None:
+    with pytest.raises(Unavailable, match="not in memory"):
+        engine.check("nowhere")
+    assert engine.status().state == "ready"
+    assert engine.check().ok
+    engine.close()
+    with pytest.raises(Unavailable, match="stopped"):
+        engine.check()
+
+
 def test_a_row_that_joins_later_changes_nobodys_text(engine: Any, tiny_base: Path, tmp_path: Path) -> None:
     engine.load("one", make_adapter(tmp_path / "one", tiny_base))
     endless(engine)

@@ -111,6 +111,21 @@ def test_an_adapter_that_stops_doing_anything_is_caught(local: House, monkeypatc
     assert live(local, "one") == ROWS
 
 
+def test_an_adapter_that_leaves_while_all_are_looked_at_is_no_fault(local: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, check = local.adapters.adapter("one").content_hash, local.engine.check
+
+    def leaving(name: str = BASE) -> Check:
+        if name == one:
+            local.engine.unload(one)
+        return check(name)
+
+    answer(local, "one", "two")
+    monkeypatch.setattr(local.engine, "check", leaving)
+    assert local.integrity.check()
+    assert state(local, "two") == "good"
+    assert all(check.ok for check in local.integrity.view().checks)
+
+
 def test_an_adapter_that_does_nothing_never_comes_in(local: House, tiny_base: Path, tmp_path: Path) -> None:
     tensors = {key: value * (1e-12 if "lora_B" in key else 1) for key, value in tensors_for(tiny_base, 7).items()}
     view = local.adapters.register(write_adapter(tmp_path / "faint", tensors, config_for()), "faint", None)

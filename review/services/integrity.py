@@ -95,10 +95,11 @@ class Integrity:
         resident = self._engine.adapters()
         with reading(self._db) as session:
             here = [row for row in queries.adapters(session) if row.content_hash in resident and row.status == "registered"]
-        good = tuple(row.id for row in here if row.id is not None and self._look_at(row))
+        found = {row.id or 0: self._look_at(row) for row in here}
+        good = tuple(number for number, proof in found.items() if proof)
         words = f"The base and {len(good)} adapter{'s' if len(good) != 1 else ''} in memory compute what they did when loaded."
         proofs.record(self._db, Check("base", True, words if good else base.words, base.detail), seen=good)
-        return len(good) == len(here)
+        return False not in found.values()
 
     def view(self) -> IntegrityView:
         with reading(self._db) as session:
@@ -113,12 +114,13 @@ class Integrity:
         arms = (self._base_state(checks), *(_adapter_state(row, checks, good[row.id]) for row in adapters))
         return IntegrityView(arms, checks, voided, waiting)
 
-    def _look_at(self, row: Adapter) -> bool:
-        """Whether it is good; only a bad look gets a row of its own, the good ones are told together."""
+    def _look_at(self, row: Adapter) -> bool | None:
+        """Whether it is good, None where it left memory meanwhile. Only a bad look gets a row of its own; the good ones are told together."""
         try:
             check = self._engine.check(row.content_hash)
         except Unavailable:
-            return False
+            gone = self._engine.status().state == "ready" and row.content_hash not in self._engine.adapters()
+            return None if gone else False
         if not check.ok:
             proofs.record(self._db, check, row)
             self._engine.unload(row.content_hash)
