@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ft import runs
-from ft.errors import BadInput, Conflict, NotFound
+from ft.errors import BadInput, Busy, Conflict, NotFound
 from ft.journal import TERMINAL, Journal, read_status
 from ft.scripted import ScriptedEngine
 from ft.specs import LoraSpec, TrainSpec
@@ -172,6 +172,28 @@ def test_a_study_that_cannot_be_prepared_keeps_no_card_from_being_written(house:
     view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
     assert "No study was prepared: A study of that name exists already." in view.message
     assert "# helper" in (house.adapters.folder("helper") / "README.md").read_text()
+
+
+@pytest.mark.parametrize("step", ["answers.start", "studies.create", "adapters.register"])
+def test_a_busy_database_puts_a_follow_up_off_and_ends_nothing(house: House, trained: list[Path], step: str) -> None:
+    service, name = step.split(".")
+    owner = getattr(house, service)
+    real, refusals = getattr(owner, name), []
+
+    def busy_twice(*given: Any, **more: Any) -> Any:
+        if len(refusals) < 2:
+            refusals.append(1)
+            raise Busy("Others write to the database just now. Try again in a moment.")
+        return real(*given, **more)
+
+    house.answers.ensure_arms()
+    if step == "studies.create":
+        house.answers.run(house.answers.start("doors", "test", ["base"], None))
+    setattr(owner, name, busy_twice)
+    view = synced(house, ended_meanwhile(house, trained[0]), lambda view: view.after == "checked")
+    assert len(refusals) == 2
+    assert "Others write" not in view.message
+    assert any(study.arms == ("base", "helper") for study in house.studies.studies())
 
 
 def test_asking_twice_queues_the_questions_once(house: House, trained: list[Path]) -> None:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ft.errors import UserError
+from ft.errors import Busy, UserError
 from review.services.adapters import Adapters
 from review.services.answers import Answers
 from review.services.boards import Boards
@@ -56,6 +56,8 @@ class AfterTraining:
                 continue
             try:
                 self._step(row)
+            except Busy:
+                continue  # others hold the database for long: the next call takes it up
             except UserError as error:
                 self._given_up.add(row.id)
                 self._say(row.id, f"{GAVE_UP}: {error}")
@@ -95,6 +97,8 @@ class AfterTraining:
             return
         try:
             self._verdicts.promotions.prepare_study(adapter.name, row.created_by)
+        except Busy:
+            raise
         except UserError as error:
             self._say(row.id, f"No study was prepared: {error}")
         self._verdicts.cards.write(adapter.name)
@@ -111,7 +115,7 @@ class AfterTraining:
             try:
                 self._answers.start(set_name, "test", [arm], row.created_by)
             except UserError as error:
-                if must:
+                if must or isinstance(error, Busy):
                     raise
                 self._say(row.id, f"What got worse was not looked at against {arm}: {error}")
                 return True
@@ -168,6 +172,8 @@ class AfterTraining:
             begin = self._answers.start if kind == "answer" else self._boards.start_score
             try:
                 begin(prompt_set.name, "test", [arm], row.created_by)
+            except Busy:
+                raise
             except UserError as error:
                 self._say(row.id, f"It is not compared with {arm} on {prompt_set.name}: {error}")
                 return True

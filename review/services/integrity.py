@@ -115,7 +115,7 @@ class Integrity:
         return IntegrityView(arms, checks, voided, waiting)
 
     def _look_at(self, row: Adapter) -> bool | None:
-        """Whether it is good, None where it left memory meanwhile. Only a bad look gets a row of its own; the good ones are told together."""
+        """Whether it is good, None where it left memory meanwhile. Only a bad look gets a row of its own; good ones are told together."""
         try:
             check = self._engine.check(row.content_hash)
         except Unavailable:
