@@ -73,10 +73,10 @@ def _tensors(parcel: Parcel) -> Iterator[tuple[str, bool, bool]]:
 def _blocks(file: Any, count: int) -> Iterator[bytes]:
     while count > 0:
         block = file.read(min(BLOCK, count))
-        if not block:
+        while len(block) % 4 and len(block) < count and (more := file.read(4 - len(block) % 4)):
+            block += more
+        if not block or (len(block) % 4 and len(block) < count):
             raise BadInput("The weights end before their header says. Copy the adapter again.")
-        while len(block) % 4 and len(block) < count:
-            block += file.read(4 - len(block) % 4)
         count -= len(block)
         yield block
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ft.adapters import install, vet
+from ft.adapters import install, judge, vet
 from ft.bases import describe_base
 from ft.engine import BASE, Done, Failed
 from ft.errors import BadInput, Conflict, UserError
@@ -228,6 +228,23 @@ def test_hostile_archives_are_refused_quickly_without_writing_or_growing(tiny_ba
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory <= 200 * 1024, what
     assert sorted(tmp_path.rglob("*")) == files
     assert not Path("/tmp/escaped.txt").exists()
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 4, 500])
+def test_a_zip_that_claims_more_than_it_holds_is_refused_at_once(tiny_base: Path, tmp_path: Path, missing: int) -> None:
+    good = good_members(tiny_base, tmp_path)
+    weights = good["adapter_model.safetensors"]
+    path = tmp_path / "short.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("adapter_config.json", good["adapter_config.json"])
+        archive.writestr("adapter_model.safetensors", weights[:-missing])
+    short, whole = (struct.pack("<II", len(weights) - missing, size) for size in (len(weights) - missing, len(weights)))
+    raw = path.read_bytes()
+    assert raw.count(short) == 2, "the size in the member's header and in the directory"
+    path.write_bytes(raw.replace(short, whole))
+    begun = time.monotonic()
+    assert judge(path, describe_base(tiny_base)).reasons == ("The weights end before their header says. Copy the adapter again.",)
+    assert time.monotonic() - begun < 10
 
 
 def test_links_in_a_folder_are_refused(tiny_base: Path, tmp_path: Path) -> None:
