@@ -55,7 +55,7 @@ def curve(lines: Sequence[tuple[str, Points]], words: str, across: str = "step")
     for index, (_, points) in enumerate(clean):
         drawn += _line(index, [(px(x), py(y)) for x, y in points])
     legend = "".join(
-        f'<span class="tb-key tb-line-{index}">{escape(name)}{f" {points[-1][1]:.4g}" if points else ""}</span>'
+        f'<span class="tb-key tb-line-{index}">{escape(name)}{_newest(points)}</span>'
         for index, (name, points) in enumerate(clean)
     )
     return (
@@ -74,6 +74,10 @@ def _line(index: int, points: list[tuple[float, float]]) -> list[str]:
     shapes = [f'<polyline class="tb-line-{index}" points="{path}"/>'] if len(points) > 1 else []
     marks = points if len(points) <= 12 else points[-1:]
     return shapes + [f'<path class="tb-mark tb-line-{index}" d="M{x:.2f} {y:.2f}h0"/>' for x, y in marks]  # a circle would stretch
+
+
+def _newest(points: Points) -> str:
+    return f" {points[-1][1]:{'.3f' if abs(points[-1][1]) >= 1 else '.3g'}}" if points else ""
 
 
 def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
