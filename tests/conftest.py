@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,21 @@ def pytest_configure() -> None:
     secrets.randbelow, secrets.randbits, secrets.choice = LOTS.randrange, LOTS.getrandbits, LOTS.choice
 
 
+def draw_for(what: str) -> None:
+    """Lots, and the generators that tests use without a seed of their own."""
+    seed = f"{SEED} {what}"
+    LOTS.seed(seed)
+    random.seed(seed)
+    number = random.Random(seed).getrandbits(32)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(number)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(number)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    LOTS.seed(f"{SEED} {item.nodeid}")
+    draw_for(item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,12 +61,11 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Iterator[Any]:
     """What many tests share is drawn from lots of its own: the same whichever test asks for it first."""
     if fixturedef.scope == "function":
         return (yield)
-    before = LOTS.getstate()
-    LOTS.seed(f"{SEED} {fixturedef.baseid} {fixturedef.argname} {getattr(request, 'param', '')}")
+    draw_for(f"{fixturedef.baseid} {fixturedef.argname} {getattr(request, 'param', '')}")
     try:
         return (yield)
     finally:
-        LOTS.setstate(before)
+        draw_for(request._pyfuncitem.nodeid)
 
 
 def missing(what: str, cure: str) -> None:
