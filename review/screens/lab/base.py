@@ -6,7 +6,7 @@ import gradio as gr
 
 from ft.errors import BadInput
 from review.screens.lab.room import Room
-from review.screens.parts import SLOW, actions, acts, badge, block, escape, heading, note, table
+from review.screens.parts import SLOW, actions, acts, badge, block, brings_into_view, escape, heading, note, table
 
 if TYPE_CHECKING:
     from review.services.bases import BaseCard, BaseState, Swap
@@ -80,6 +80,7 @@ def build(house: "House") -> Room:
         note("The base is changed. Start the app again.")
         return [*show(person), "", False]
 
-    look.click(look_at_base, [name], [found, sure], **SLOW)
+    looked = look.click(look_at_base, [name], [found, sure], **SLOW)
+    brings_into_view(looked, "base-found")
     change.click(change_base, [name, sure], [now, found, sure], **SLOW)
     return Room([now], show)

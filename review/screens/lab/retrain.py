@@ -141,7 +141,8 @@ def build(house: "House") -> Room:
     copy.click(copy_settings, list(fields.values()), [copied], **QUICK)
     checked = check.click(check_run, [sets, *fields.values()], [verdict, measured, checking], **SLOW)
     brings_into_view(checked, "run-verdict")
-    start.click(start_run, [sets, *fields.values()], [verdict, *watching], **SLOW)
+    started = start.click(start_run, [sets, *fields.values()], [verdict, *watching], **SLOW)
+    brings_into_view(started, "run-verdict")
     said = {
         pause: (house.training.pause, "The run saves itself and then lets the machine go."),
         ending: (house.training.finish, "The run ends after the step it is at. The best step so far becomes the adapter."),
