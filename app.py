@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from ft.errors import BadInput, Conflict, Unavailable, UserError
+from ft.memory import few_arenas
 from review.settings import Settings
 
 GRACE_SECONDS = 3
@@ -193,6 +194,7 @@ def main() -> None:
     # Threads that spin for each other stall when a run trains on the same cores: with short spins a busy machine answers one row
     # 3.4 times as fast, an idle one loses 9 %. Read by the OpenMP runtime when torch comes in.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    few_arenas()
     from review.commands.main import run
 
     run(serve)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 SPARE = 1.1  # memory is wanted this many times over, since batches and fragments differ
 
 
@@ -52,6 +53,13 @@ def give_back() -> None:
     """Free memory that the C library keeps goes back to the machine; where it cannot be told to, nothing happens."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def few_arenas() -> None:
+    """Threads share two heaps of the C library (glibc; elsewhere nothing happens): with one for each, what a thread frees helps no other,
+    and a web process of many threads grows for hours. Call it before threads are begun."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 2)
 
 
 def limits(groups: Path = GROUPS, own: Path = OWN) -> list[tuple[int, int]]:

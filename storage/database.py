@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from storage import backups, errors, migrating
 
-PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
+PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1, "cache_size": -512}
 CHECKED_AT_START = 512 * 2**20  # bytes; a larger file would hold up the start for seconds
 ADDRESSES = "Set TIEBREAK_DATABASE to sqlite:////folder/tiebreak.db or postgresql+psycopg://user@host/name."
 POSTGRES_WRITER = 7_413_306  # any number: the advisory lock that makes writers queue as on SQLite

@@ -20,7 +20,7 @@ from review.services.comparisons import ALREADY, NOT_YOURS, Comparisons
 from review.services.handing_out import NOT_NAMED
 from review.services.shelves import BREAK
 from storage.database import Database
-from storage.tables import Answer, Arm, Assignment, Prompt, Skip, Vote
+from storage.tables import Answer, Arm, Assignment, Prompt, Skip, Study, Vote
 from tests.judging import House, cast, count, furnish, opened, pair
 from tests.topical import topical
 
@@ -365,3 +365,21 @@ def test_a_session_is_ten_minutes_at_the_reviewers_pace_and_begins_anew_after_it
     assert (pair(house).session_done, pair(house).session_total) == (1, 10)
     house.clock.time += BREAK + 1
     assert (pair(house).session_done, pair(house).session_total) == (0, 10)
+
+
+def test_a_judged_pair_is_held_no_more_and_shares_the_pools_own_key(db: Database) -> None:
+    house = opened(db, prompts=30, reviewers=2)
+    judge(house, 0, 20)
+    waiting = house.comparisons.next_pair(house.reviewers[1])
+    assert isinstance(waiting, BlindPair)
+    ledgers = house.comparisons._handing_out._ledgers
+    with ledgers.lock, db.session() as session:
+        study = session.get_one(Study, 1)
+        ledger = ledgers.of(study)
+        ledger.refresh(session, study, house.clock.time)
+    assert len(ledger.entries) > 20
+    assert len(ledger._holds) <= 3
+    assert waiting.assignment in [assignment for _, assignment in ledger._holds]
+    real = [entry for entry in ledger.entries.values() if entry.kind == "real"]
+    assert all(entry.pair is ledger.pool.candidate(entry.pair).key for entry in real)  # type: ignore[union-attr]
+    assert {(entry.left, entry.right) for entry in real} <= {(2 * n + 1 + at, 2 * n + 2 - at) for n in range(30) for at in (0, 1)}

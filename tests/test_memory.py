@@ -1,11 +1,14 @@
 """What memory there is: the machine's, or what a container is allowed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ft import memory
 from ft.memory import Memory, give_back, limits
+from tests.conftest import ROOT
 
 MB = 2**20
 
@@ -58,3 +61,35 @@ def test_free_and_total_are_the_tightest_of_all(monkeypatch: pytest.MonkeyPatch)
 def test_giving_back_harms_nothing() -> None:
     give_back()
     assert Memory("cpu").held() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the GNU C library's heaps")
+def test_threads_share_two_heaps_of_the_c_library() -> None:
+    """malloc_info names each heap there is."""
+    code = """
+import ctypes, os, sys, tempfile, threading
+from ft.memory import few_arenas
+if len(sys.argv) > 1:
+    few_arenas()
+libc, gate = ctypes.CDLL(None), threading.Barrier(9)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+def use():
+    libc.malloc(1000)
+    gate.wait()
+for _ in range(8):
+    threading.Thread(target=use).start()
+gate.wait()
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+with tempfile.NamedTemporaryFile() as told:
+    out = libc.fopen(told.name.encode(), b"w")
+    libc.malloc_info(0, out)
+    libc.fclose(out)
+    print(open(told.name).read().count("<heap "))
+"""
+
+    def heaps(*given: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code, *given], check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+
+    assert heaps() > 2, "the control: each thread has a heap of its own"
+    assert heaps("few") <= 2

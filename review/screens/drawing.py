@@ -55,8 +55,7 @@ def curve(lines: Sequence[tuple[str, Points]], words: str, across: str = "step")
     for index, (_, points) in enumerate(clean):
         drawn += _line(index, [(px(x), py(y)) for x, y in points])
     legend = "".join(
-        f'<span class="tb-key tb-line-{index}">{escape(name)}{_newest(points)}</span>'
-        for index, (name, points) in enumerate(clean)
+        f'<span class="tb-key tb-line-{index}">{escape(name)}{_newest(points)}</span>' for index, (name, points) in enumerate(clean)
     )
     return (
         f'<figure class="tb-curve"><div class="tb-plot" role="img" aria-label="{escape(words)}">'

@@ -6,6 +6,7 @@ share a database. Whoever gives out a pair checks once more in the transaction t
 
 import heapq
 import random
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -116,9 +117,7 @@ class Ledger:
     def _give(self, given: news.Given, now: float) -> None:
         if given.id in self.entries:
             return
-        entry = self.entries[given.id] = Entry(
-            given.id, given.reviewer, given.pair, given.prompt, given.left, given.right, given.kind, bool(given.marked), given.served
-        )
+        entry = self.entries[given.id] = self._entry(given)
         shelf = self.shelves[entry.reviewer]
         shelf.given(entry)
         if entry.kind == "real":
@@ -126,6 +125,14 @@ class Ledger:
             if entry.served > now - HELD:
                 self._count(entry, True)
                 heapq.heappush(self._holds, (entry.served, entry.id))
+
+    def _entry(self, given: news.Given) -> Entry:
+        """With the pool's own key and numbers and one word for each kind: a study may have a hundred thousand of them."""
+        pair, prompt, left, right = given.pair, given.prompt, given.left, given.right
+        if found := self.pool.candidate(pair):
+            pair, prompt, (one, other) = found.key, found.prompt, found.answers
+            left, right = (one, other) if left == one else (other, one)
+        return Entry(given.id, given.reviewer, pair, prompt, left, right, sys.intern(given.kind), bool(given.marked), given.served)
 
     def _cast(self, cast: news.Cast) -> None:
         entry = self.entries.get(cast.assignment)
@@ -137,11 +144,11 @@ class Ledger:
             shelf.open.pop(entry.id, None)
             entry.cast = cast.created
             self._count(entry, False)
-            entry.choice = cast.choice
+            entry.choice = sys.intern(cast.choice)
             self._count(entry, entry.kind == "real")
         else:
             self._tell(entry, -1)
-        entry.choice, entry.revision = cast.choice, cast.revision
+        entry.choice, entry.revision = sys.intern(cast.choice), cast.revision
         self._tell(entry, 1)
 
     def _skip(self, assignment: str) -> None:
@@ -152,9 +159,9 @@ class Ledger:
             self.shelves[entry.reviewer].open.pop(entry.id, None)
 
     def _let_go(self, now: float) -> None:
-        """Pairs held too long without a vote are free again."""
-        while self._holds and self._holds[0][0] <= now - HELD:
-            entry = self.entries[heapq.heappop(self._holds)[1]]
+        """Pairs held too long without a vote are free again; those voted on are held no more."""
+        while self._holds and ((entry := self.entries[self._holds[0][1]]).served <= now - HELD or not entry.open):
+            heapq.heappop(self._holds)
             if entry.open:
                 self._count(entry, False)
 
