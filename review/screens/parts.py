@@ -187,8 +187,8 @@ def actions() -> gr.Row:
 
 def brings_into_view(event: Any, elem_id: str) -> None:
     """What a click fills below the edge of the screen is scrolled to, as far as needed to see it whole."""
-    scroll = f"document.getElementById('{elem_id}')?.scrollIntoView({{block: 'nearest', behavior: 'smooth'}})"
-    event.then(None, js=f"() => void setTimeout(() => {scroll}, 100)")
+    how = "{block: 'nearest', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'}"
+    event.then(None, js=f"() => void setTimeout(() => document.getElementById('{elem_id}')?.scrollIntoView({how}), 100)")
 
 
 def empty_state(words: str, action: str = "", address: str = "") -> str:

@@ -135,6 +135,14 @@ def test_a_refusal_is_said_in_one_place_and_what_a_click_fills_is_scrolled_to(br
     page.context.close()
 
 
+def test_a_pair_of_short_answers_fits_a_usual_screen_whole(browser: Any, lived: Lived) -> None:
+    page = lived.open(browser, "Rita", "/review", viewport={"width": 1280, "height": 900})
+    page.wait_for_function("document.body.dataset.tbScene === 'pair'")
+    lived_in.settle(page)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
+    page.context.close()
+
+
 def test_light_or_dark_is_remembered(browser: Any, lived: Lived) -> None:
     page = lived.open(browser, "Sam", "/boards", viewport=DESK, color_scheme="light")
     page.locator('[data-tb="theme"]').click()

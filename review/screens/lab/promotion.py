@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ft.errors import BadInput
+from ft.errors import BadInput, NotFound
 from review.screens.evidence import HEADLINES, TONES, flow
 from review.screens.lab.exporting import export_part
 from review.screens.lab.room import Room, choices
@@ -218,7 +218,10 @@ def build(house: "House") -> Room:
 
     def live(person: "UserView", picked: str | None, seen: str) -> list[Any]:
         """Draws the case anew when another answer came, and not while somebody reads it."""
-        mark = house.promotions.looked_at(picked) if picked else ""
+        try:
+            mark = house.promotions.looked_at(picked) if picked else ""
+        except NotFound:  # it has no arm yet, as the page says
+            mark = seen
         news = [gr.skip(), gr.skip()] if mark == seen else [case_html(house.promotions.case(picked) if picked else None), mark]
         return [*news, *(exporting.live(person) if exporting.live else ())]
 
