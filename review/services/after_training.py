@@ -97,10 +97,8 @@ class AfterTraining:
             return
         try:
             self._verdicts.promotions.prepare_study(adapter.name, row.created_by)
-        except Busy:
-            raise
         except UserError as error:
-            self._say(row.id, f"No study was prepared: {error}")
+            self._go_on_without(row.id, "No study was prepared", error)
         self._verdicts.cards.write(adapter.name)
         self._mark(row.id, "checked")
 
@@ -115,9 +113,9 @@ class AfterTraining:
             try:
                 self._answers.start(set_name, "test", [arm], row.created_by)
             except UserError as error:
-                if must or isinstance(error, Busy):
+                if must:
                     raise
-                self._say(row.id, f"What got worse was not looked at against {arm}: {error}")
+                self._go_on_without(row.id, f"What got worse was not looked at against {arm}", error)
                 return True
         elif job.status in ("failed", "cancelled"):
             self._say(row.id, stuck("answer", set_name, job))
@@ -172,10 +170,8 @@ class AfterTraining:
             begin = self._answers.start if kind == "answer" else self._boards.start_score
             try:
                 begin(prompt_set.name, "test", [arm], row.created_by)
-            except Busy:
-                raise
             except UserError as error:
-                self._say(row.id, f"It is not compared with {arm} on {prompt_set.name}: {error}")
+                self._go_on_without(row.id, f"It is not compared with {arm} on {prompt_set.name}", error)
                 return True
         return False
 
@@ -185,6 +181,12 @@ class AfterTraining:
             if row:
                 row.after = after
                 session.add(row)
+
+    def _go_on_without(self, run_id: str, words: str, error: UserError) -> None:
+        """Say what is left out, and why. A busy database leaves nothing out: it is tried again."""
+        if isinstance(error, Busy):
+            raise error
+        self._say(run_id, f"{words}: {error}")
 
     def _say(self, run_id: str, words: str) -> None:
         """Add `words` to the run's message, once."""

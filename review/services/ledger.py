@@ -135,7 +135,7 @@ class Ledger:
         return Entry(given.id, given.reviewer, pair, prompt, left, right, sys.intern(given.kind), bool(given.marked), given.served)
 
     def _cast(self, cast: news.Cast) -> None:
-        entry = self.entries.get(cast.assignment)
+        entry, choice = self.entries.get(cast.assignment), sys.intern(cast.choice)
         if entry is None or cast.revision <= entry.revision:
             return
         if not entry.choice:
@@ -144,11 +144,11 @@ class Ledger:
             shelf.open.pop(entry.id, None)
             entry.cast = cast.created
             self._count(entry, False)
-            entry.choice = sys.intern(cast.choice)
+            entry.choice = choice
             self._count(entry, entry.kind == "real")
         else:
             self._tell(entry, -1)
-        entry.choice, entry.revision = sys.intern(cast.choice), cast.revision
+        entry.choice, entry.revision = choice, cast.revision
         self._tell(entry, 1)
 
     def _skip(self, assignment: str) -> None:

@@ -117,7 +117,7 @@ class Promotions:
                 raise NotFound(f"{name} has no arm yet, so nothing is known about its answers. Let it answer a prompt set first.")
             sets = rows.scored_sets(session, name)
             integrity = _integrity(session, adapter)
-        against = used if used != name else BASE
+        against = _beside(name, used)
         case = Case(
             adapter=adapter,
             used=used,
@@ -132,7 +132,7 @@ class Promotions:
     def looked_at(self, name: str) -> str:
         """Another text whenever `case` has another answer to look at: cheap, where `case` is not. Raises NotFound."""
         used = self._adapters.in_use() or BASE
-        return f"{name} for {used}: {self._keeping.answered(name, used if used != name else BASE)}"
+        return f"{name} for {used}: {self._keeping.answered(name, _beside(name, used))}"
 
     def ask(self, name: str, by: int | None, against: str = "") -> int:
         """Let the adapter and `against` ("": what it would replace) answer the general questions and the keep-list, which is filled first.
@@ -145,7 +145,7 @@ class Promotions:
         queued = 0
         for set_name in self._keeping.sets(by):
             with reading(self._db) as session:
-                missing = [arm for arm in (name, used if used != name else BASE) if _must_answer(session, arm, set_name)]
+                missing = [arm for arm in (name, _beside(name, used)) if _must_answer(session, arm, set_name)]
             if missing and self._answers:
                 self._answers.start(set_name, "test", missing, by)
                 queued += 1
@@ -298,3 +298,8 @@ def _integrity(session: Session, adapter: AdapterView) -> IntegrityLine:
     if last is None:
         return IntegrityLine(True, "It has not been checked since it was registered; it is checked when it is loaded.", None)
     return IntegrityLine(last.ok, last.words, last.at)
+
+
+def _beside(name: str, used: str) -> str:
+    """What an adapter is compared with: what it would replace; the base, for the one in use."""
+    return used if used != name else BASE
